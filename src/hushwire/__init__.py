@@ -1,0 +1,1 @@
+"""hushwire: IPsec for hosts that were never introduced."""

@@ -1,0 +1,1 @@
+"""What the transforms compute, over pyca/cryptography: one row per algorithm."""

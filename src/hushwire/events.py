@@ -1,0 +1,242 @@
+"""The two closed vocabularies of a Node: Event (what happens) and Effect (what is asked).
+
+Whoever has read this file knows what a host can be told and what it can do.  Every value is frozen and of plain
+types, so that the channel between processes, the flight recorder and the fuzzer need no other surface.
+`request` fields tie an answer to its question; a Node numbers them itself, from 1.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from hushwire.policy.sad import SA, Direction, SAName
+from hushwire.policy.selector import Flow, Selector
+from hushwire.policy.spd import Policy
+from hushwire.wire.address import Endpoint, IPAddress
+
+# --- Events: what happens -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """The deadline the Node gave has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """An IKE message arrived.  On port 4500 the non-ESP marker (RFC 3948 s2.2) is already taken off."""
+
+    local: Endpoint
+    remote: Endpoint
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Acquire:
+    """A packet matched a PROTECT policy that has no SA (RFC 2367 s3.1.6's ACQUIRE)."""
+
+    flow: Flow
+    reqid: int
+    """Of the policy that matched."""
+    sequence: int
+    """To be put into SA.acquire, so that the plane finds the packets it holds; 0: none held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """A lifetime of an SA has passed in the plane."""
+
+    sa: SAName
+    hard: bool
+    """False: replace it soon.  True: the plane has already dropped it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """A valid ESP-in-UDP packet came from a new address or port (RFC 3948, RFC 7296 s2.23)."""
+
+    sa: SAName
+    remote: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A plane did what the InstallSA or InstallPolicy of that number asked."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The guard or the plane did not do what the request of that number asked."""
+
+    request: int
+    reason: str
+    """One line, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """The keeper's answer to Sign."""
+
+    request: int
+    signature: bytes
+
+
+class Outcome(Enum):
+    """The four outcomes of a DNS question (DESIGN.md law 3)."""
+
+    SECURE = "secure"
+    """Validated records."""
+    DENIED = "denied"
+    """A validated proof that there are none."""
+    INSECURE = "insecure"
+    """An answer, or a denial, from a zone that is provably not signed."""
+    ERROR = "error"
+    """Bogus, timed out, refused, SERVFAIL: we do not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The resolver's answer to Lookup."""
+
+    request: int
+    name: str
+    """As asked: lower case, absolute, no trailing dot."""
+    rdtype: int
+    """RR type number: 1 A, 28 AAAA, 45 IPSECKEY."""
+    outcome: Outcome
+    rdata: tuple[bytes, ...] = ()
+    """RDATA in wire form, uncompressed; empty unless SECURE or INSECURE."""
+    ttl: int = 0
+    """Seconds, of the answer or of the denial; already capped by the RRSIG's life."""
+    reason: str = ""
+    """Why ERROR, in one line from the validator."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesChanged:
+    """The host's own unicast addresses, all of them."""
+
+    addresses: tuple[IPAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """`hushwire connect NAME`: look the name up, set its policy, and make an SA now."""
+
+    request: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """`hushwire disconnect NAME`: delete its SAs.  Its policy stays."""
+
+    request: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rekey:
+    """`hushwire rekey NAME [--ike]`: replace the Child SAs, or the IKE SA."""
+
+    request: int
+    name: str
+    ike: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """`hushwire status`."""
+
+    request: int
+
+
+Event = (
+    Timeout | Datagram | Acquire | Expire | Mapping | Installed | Refused | Signed | Answered | AddressesChanged
+    | Connect | Disconnect | Rekey | Status
+)  # fmt: skip
+
+# --- Effects: what is asked -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send an IKE message.  From port 4500 the sender puts the non-ESP marker before it."""
+
+    local: Endpoint
+    remote: Endpoint
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """Ask the keeper to sign AUTH octets (RFC 7296 s2.15)."""
+
+    request: int
+    key: bytes
+    """SHA-256 fingerprint of the public key's SubjectPublicKeyInfo."""
+    scheme: str
+    """A crypto.auth.Scheme's name."""
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Ask the resolver one validated DNS question."""
+
+    request: int
+    name: str
+    rdtype: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSA:
+    request: int
+    sa: SA
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSA:
+    sa: SAName
+
+
+@dataclass(frozen=True, slots=True)
+class InstallPolicy:
+    """Install, or update in place (DESIGN.md law 1: never delete and add)."""
+
+    request: int
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePolicy:
+    selector: Selector
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something worth telling: the one source of log lines, counters and the simulator's evidence."""
+
+    kind: str
+    """A dotted noun from a closed list in the emitting module, such as `ike.established`."""
+    fields: tuple[tuple[str, str | int | float], ...] = ()
+    """What it is about.  Peer-controlled text is escaped where it becomes a str; never a secret."""
+    grave: bool = False
+    """True: an administrator should look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to a command event."""
+
+    request: int
+    ok: bool
+    text: str = ""
+    """One line for people; the reason when not ok."""
+    body: tuple[dict[str, object], ...] = field(default=())
+    """Rows for `--json` and tables: JSON values only."""
+
+
+Effect = Send | Sign | Lookup | InstallSA | DeleteSA | InstallPolicy | DeletePolicy | Notice | Reply

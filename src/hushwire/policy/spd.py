@@ -1,0 +1,32 @@
+"""The security policy database's entries (RFC 4301 s4.4.1), as both planes install them."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from hushwire.policy.sad import Direction, Mode
+from hushwire.policy.selector import Selector
+from hushwire.wire.address import IPAddress
+
+
+class Action(Enum):
+    BLOCK = "block"
+    CLEAR = "clear"
+    """RFC 4301's BYPASS."""
+    PROTECT = "protect"
+    """Only through an SA with the policy's reqid.  Outbound without one: hold the packet and raise Acquire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One entry of one direction.  (selector, direction) is its key: to install it again is to update it in place."""
+
+    selector: Selector
+    direction: Direction
+    action: Action
+    priority: int
+    """Lower wins, as in the kernel."""
+    reqid: int = 0
+    """Of the SAs that may carry it; 0 unless PROTECT."""
+    mode: Mode = Mode.TRANSPORT
+    tunnel: tuple[IPAddress, IPAddress] | None = None
+    """Outer (local, remote) addresses in tunnel mode."""

@@ -1,0 +1,1 @@
+"""Bytes to values and back: the only room that knows octet offsets.  Standard library only."""
