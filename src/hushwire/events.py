@@ -5,7 +5,7 @@ types, so that the channel between processes, the flight recorder and the fuzzer
 `request` fields tie an answer to its question; a Node numbers them itself, from 1.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from hushwire.policy.sad import SA, Direction, SAName
@@ -235,8 +235,8 @@ class Reply:
     ok: bool
     text: str = ""
     """One line for people; the reason when not ok."""
-    body: tuple[dict[str, object], ...] = field(default=())
-    """Rows for `--json` and tables: JSON values only."""
+    body: str = ""
+    """What was asked for, as JSON text: plain types only cross a channel."""
 
 
 Effect = Send | Sign | Lookup | InstallSA | DeleteSA | InstallPolicy | DeletePolicy | Notice | Reply

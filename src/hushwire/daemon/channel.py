@@ -1,0 +1,133 @@
+"""The channel between two processes: typed values over a SOCK_SEQPACKET pair.
+
+What comes out of a channel was made by a process with other privileges, so it is decoded by type, from a closed
+vocabulary, and whatever does not fit raises.  msgspec does the decoding; pickle would run the sender's code.
+"""
+
+import socket
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any, get_args
+
+import msgspec
+
+from hushwire import events
+from hushwire.crypto.secret import Secret
+from hushwire.wire.address import IPAddress, IPNetwork, address_from_octets
+
+LARGEST = 1 << 17
+"""Octets of one packet: an IKE message of 64 KiB and its envelope fit twice."""
+
+
+class ChannelClosed(Exception):
+    """The process at the other end is gone."""
+
+
+class ChannelError(Exception):
+    """The process at the other end sent what is no value of the vocabulary."""
+
+
+def _encode_hook(value: object) -> object:
+    if isinstance(value, Secret):
+        return value.expose()
+    if isinstance(value, IPv4Address | IPv6Address):
+        return value.packed
+    if isinstance(value, IPv4Network | IPv6Network):
+        return (value.network_address.packed, value.prefixlen)
+    raise NotImplementedError(f"{type(value).__name__} does not cross a channel")
+
+
+def _decode_hook(kind: Any, value: Any) -> object:
+    if kind is Secret:
+        return Secret(msgspec.convert(value, bytes))
+    if kind is IPAddress:
+        return address_from_octets(msgspec.convert(value, bytes))
+    if kind is IPNetwork:
+        octets, length = msgspec.convert(value, tuple[bytes, int])
+        address = address_from_octets(octets)
+        return IPv4Network((octets, length)) if address.version == 4 else IPv6Network((octets, length))
+    raise ValueError(f"{kind.__name__} does not cross a channel")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_encode_hook)
+_envelope = msgspec.msgpack.Decoder(list[tuple[str, msgspec.Raw]])
+
+Vocabulary = dict[str, "msgspec.msgpack.Decoder[Any]"]
+
+
+def vocabulary(kinds: Iterable[type]) -> Vocabulary:
+    """The decoders of the dataclasses that may come in over a channel."""
+    return {kind.__name__: msgspec.msgpack.Decoder(kind, dec_hook=_decode_hook) for kind in kinds}
+
+
+EVENTS = vocabulary(get_args(events.Event))
+EFFECTS = vocabulary(get_args(events.Effect))
+
+
+def encode(values: Iterable[object]) -> bytes:
+    """Values to one packet."""
+    return _encoder.encode([(type(value).__name__, value) for value in values])
+
+
+def decode(packet: bytes, accepts: Vocabulary) -> list[Any]:
+    """One packet to values, each of a type in `accepts`.  Raises ChannelError."""
+    try:
+        return [accepts[name].decode(raw) for name, raw in _envelope.decode(packet)]
+    except KeyError as error:
+        raise ChannelError(f"{error} is not in this channel's vocabulary") from None
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ChannelError(str(error)) from None
+
+
+class Channel:
+    """One end.  Non-blocking to receive; blocking to send, since the other end always reads."""
+
+    def __init__(self, sock: socket.socket, accepts: Vocabulary = EVENTS | EFFECTS) -> None:
+        self._sock = sock
+        self._accepts = accepts
+        sock.setblocking(True)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, 8 * LARGEST)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def send(self, *values: object) -> None:
+        """Send values in order, in one packet if it holds them.  Raises ChannelClosed."""
+        packet = encode(values)
+        if len(packet) > LARGEST and len(values) > 1:
+            half = len(values) // 2
+            self.send(*values[:half])
+            self.send(*values[half:])
+            return
+        try:
+            self._sock.sendall(packet)
+        except (BrokenPipeError, ConnectionResetError):
+            raise ChannelClosed from None
+
+    def receive(self) -> list[Any]:
+        """What has arrived in the next packet; an empty list if nothing has.  Raises ChannelClosed, ChannelError."""
+        return self._receive(socket.MSG_DONTWAIT)
+
+    def wait(self) -> list[Any]:
+        """The same, blocking until a packet is there."""
+        return self._receive(0)
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _receive(self, flags: int) -> list[Any]:
+        try:
+            packet = self._sock.recv(LARGEST + 1, flags | socket.MSG_TRUNC)
+        except BlockingIOError:
+            return []
+        except ConnectionResetError:
+            raise ChannelClosed from None
+        if not packet:
+            raise ChannelClosed
+        return decode(packet, self._accepts)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """The two sockets of a channel; one is passed to the child."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
