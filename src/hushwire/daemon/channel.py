@@ -34,7 +34,7 @@ def _encode_hook(value: object) -> object:
         return value.packed
     if isinstance(value, IPv4Network | IPv6Network):
         return (value.network_address.packed, value.prefixlen)
-    raise NotImplementedError(f"{type(value).__name__} does not cross a channel")
+    raise TypeError(f"{type(value).__name__} does not cross a channel")
 
 
 def _decode_hook(kind: Any, value: Any) -> object:
