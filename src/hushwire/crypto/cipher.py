@@ -40,7 +40,7 @@ class IkeCipher:
         return self._overhead + length + 1 + self._padding(length)
 
     def seal(self, associated: bytes, plaintext: bytes) -> bytes:
-        """Encrypt payloads.  `associated` is the message up to this body: IKE header to SK or SKF header, lengths set."""
+        """Encrypt payloads.  `associated` is the message up to this body: IKE header to SK or SKF header."""
         padding = self._padding(len(plaintext))
         return self._suite.seal(associated, plaintext + bytes(padding) + bytes((padding,)))
 

@@ -65,7 +65,7 @@ class Encr:
 
 @dataclass(frozen=True, slots=True)
 class Prf:
-    """A pseudo-random function.  With HMAC the preferred key is as long as the output (RFC 4868 s2.4)."""
+    """A pseudo-random function.  With HMAC the preferred key is as long as the output (RFC 4868 s2.1.2)."""
 
     hash: str
     """As hashlib names it."""
