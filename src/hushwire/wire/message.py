@@ -157,7 +157,7 @@ def _walk(first: int, cursor: Cursor, outermost: bool) -> tuple[Payload, ...]:
 def _read_header(cursor: Cursor) -> tuple[Header, int]:
     spi_i, spi_r, first, version, exchange, flags, message_id, length = cursor.unpack(_HEADER)
     initiator, response = bool(flags & _INITIATOR), bool(flags & _RESPONSE)
-    header = Header(spi_i, spi_r, ExchangeType.of(exchange), initiator, response, message_id, version)
+    header = Header(spi_i, spi_r, ExchangeType(exchange), initiator, response, message_id, version)
     # RFC 7296 s2.5: a higher minor version is read as our own.
     if version >> 4 != 2:
         raise UnsupportedVersion(header)

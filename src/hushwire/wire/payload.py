@@ -104,7 +104,7 @@ class KeyExchange:
     @classmethod
     def read(cls, body: Cursor) -> Self:
         group, _reserved = body.unpack(_U16_U16)
-        return cls(KeID.of(group), body.rest())
+        return cls(KeID(group), body.rest())
 
     def write(self) -> bytes:
         return _U16_U16.pack(self.group, 0) + self.data
@@ -123,7 +123,7 @@ class Identification:
         data = body.rest()
         if len(data) > MAX_IDENTITY:
             raise DecodeError(f"identity of {len(data)} octets", body.at)
-        return cls(IDType.of(kind), data)
+        return cls(IDType(kind), data)
 
     def write(self) -> bytes:
         return _U8_RESERVED.pack(self.type) + self.data
@@ -154,7 +154,7 @@ class Certificate:
 
     @classmethod
     def read(cls, body: Cursor) -> Self:
-        return cls(CertEncoding.of(body.u8()), body.rest())
+        return cls(CertEncoding(body.u8()), body.rest())
 
     def write(self) -> bytes:
         return bytes((self.encoding,)) + self.data
@@ -172,7 +172,7 @@ class CertificateRequest:
 
     @classmethod
     def read(cls, body: Cursor) -> Self:
-        return cls(CertEncoding.of(body.u8()), body.rest())
+        return cls(CertEncoding(body.u8()), body.rest())
 
     def write(self) -> bytes:
         return bytes((self.encoding,)) + self.authorities
@@ -190,7 +190,7 @@ class Authentication:
     @classmethod
     def read(cls, body: Cursor) -> Self:
         (method,) = body.unpack(_U8_RESERVED)
-        return cls(AuthMethod.of(method), body.rest())
+        return cls(AuthMethod(method), body.rest())
 
     def write(self) -> bytes:
         return _U8_RESERVED.pack(self.method) + self.data
@@ -232,7 +232,7 @@ class Notify:
     def read(cls, body: Cursor) -> Self:
         protocol, spi_size, kind = body.unpack(_U8_U8_U16)
         spi = body.take(spi_size)
-        return cls(NotifyType.of(kind), body.rest(), ProtocolID.of(protocol), spi)
+        return cls(NotifyType(kind), body.rest(), ProtocolID(protocol), spi)
 
     def write(self) -> bytes:
         return _U8_U8_U16.pack(self.protocol, len(self.spi), self.type) + self.spi + self.data
@@ -255,7 +255,7 @@ class Delete:
             raise DecodeError(f"{count} SPIs of {spi_size} octets", body.at)
         spis = tuple([body.take(spi_size) for _ in range(count)])
         body.end()
-        return cls(ProtocolID.of(protocol), spis)
+        return cls(ProtocolID(protocol), spis)
 
     def write(self) -> bytes:
         spi_size = len(self.spis[0]) if self.spis else 0
@@ -364,7 +364,7 @@ class Encrypted:
 
     @classmethod
     def read(cls, first: int, body: Cursor) -> Self:
-        return cls(PayloadType.of(first), body.rest())
+        return cls(PayloadType(first), body.rest())
 
     def write(self) -> bytes:
         return self.body
@@ -390,7 +390,7 @@ class EncryptedFragment:
         # RFC 7383 s2.5, s2.6: fragments are numbered from 1 to the total.
         if not 1 <= number <= total:
             raise DecodeError(f"fragment {number} of {total}", body.at)
-        return cls(PayloadType.of(first), number, total, body.rest())
+        return cls(PayloadType(first), number, total, body.rest())
 
     def write(self) -> bytes:
         return _U16_U16.pack(self.number, self.total) + self.body
@@ -414,7 +414,7 @@ class Configuration:
             number, length = body.unpack(_U16_U16)
             # RFC 7296 s3.15.1: the reserved bit is ignored.
             attributes.append((number & 0x7FFF, body.take(length)))
-        return cls(CPType.of(kind), tuple(attributes))
+        return cls(CPType(kind), tuple(attributes))
 
     def write(self) -> bytes:
         attributes = [_U16_U16.pack(number, len(value)) + value for number, value in self.attributes]
@@ -452,7 +452,7 @@ Payload = Clear | Sealed
 def read_payload(number: int, critical: bool, body: Cursor) -> Clear:
     """One payload's body.  A known payload may not be critical: the bit is ignored (RFC 7296 s2.5)."""
     known = _KNOWN.get(number)
-    return Unknown(PayloadType.of(number), critical, body.rest()) if known is None else known.read(body)
+    return Unknown(PayloadType(number), critical, body.rest()) if known is None else known.read(body)
 
 
 def _read_proposal(body: Cursor) -> Proposal:
@@ -469,7 +469,7 @@ def _read_proposal(body: Cursor) -> Proposal:
         except DecodeError as error:
             raise DecodeError(error.what, at + _LINK.size + error.offset) from None
     body.end()
-    return Proposal(number, ProtocolID.of(protocol), spi, tuple(transforms))
+    return Proposal(number, ProtocolID(protocol), spi, tuple(transforms))
 
 
 def _write_proposal(proposal: Proposal) -> bytes:
@@ -498,8 +498,8 @@ def _read_transform(octets: bytes) -> Transform:
         else:
             attributes.append((kind & 0x7FFF, field if kind & _SHORT else body.take(field)))
     registry = _TRANSFORM_IDS.get(number)
-    id_ = value if registry is None else registry.of(value)
-    return Transform(TransformType.of(number), id_, key_length, tuple(attributes))
+    id_ = value if registry is None else registry(value)
+    return Transform(TransformType(number), id_, key_length, tuple(attributes))
 
 
 def _write_attribute(attribute: tuple[int, int | bytes]) -> bytes:
@@ -526,7 +526,7 @@ def _read_selector(body: Cursor) -> AnySelector:
     kind, protocol, length = body.unpack(_U8_U8_U16)
     body = body.sub(length - _U8_U8_U16.size)
     if kind not in _ADDRESSES:
-        return UnknownSelector(TSType.of(kind), protocol, body.rest())
+        return UnknownSelector(TSType(kind), protocol, body.rest())
     address, size = _ADDRESSES[kind]
     first_port, last_port = body.unpack(_U16_U16)
     first, last = body.take(size), body.take(size)

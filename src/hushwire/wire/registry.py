@@ -1,7 +1,6 @@
 """IANA registries as open enums: an unknown number survives a round trip and prints well."""
 
 from enum import IntEnum
-from typing import Self
 
 
 class OpenEnum(IntEnum):
@@ -15,12 +14,6 @@ class OpenEnum(IntEnum):
         member._name_ = f"{cls.__name__}_{value}"
         member._value_ = value
         return member
-
-    @classmethod
-    def of(cls, number: int) -> Self:
-        """The same as cls(number), in half the time where the number has a name."""
-        named = cls._value2member_map_.get(number)
-        return cls(number) if named is None else named  # type: ignore[return-value]
 
 
 class ExchangeType(OpenEnum):
@@ -335,3 +328,24 @@ class CPType(OpenEnum):
     REPLY = 2
     SET = 3
     ACK = 4
+
+
+class IPProtocol(OpenEnum):
+    """What a Protocol or Next Header octet says: those that hushwire looks at."""
+
+    HOP_BY_HOP = 0
+    ICMP = 1
+    IPV4 = 4
+    TCP = 6
+    UDP = 17
+    DCCP = 33
+    IPV6 = 41
+    ROUTING = 43
+    FRAGMENT = 44
+    ESP = 50
+    AH = 51
+    ICMPV6 = 58
+    NO_NEXT_HEADER = 59
+    DESTINATION_OPTIONS = 60
+    SCTP = 132
+    UDP_LITE = 136
