@@ -3,5 +3,5 @@
 `name`      text -> the one canonical form of a host name
 `ipseckey`  RDATA <-> KeyRecord
 `binding`   three validated answers -> Binding, or Unbound saying why not
-`watch`     a name kept up to date: asks, re-asks, and tells what changed
+`lookup`    a name kept up to date: asks, re-asks, and tells what changed
 """

@@ -10,10 +10,9 @@ from ipaddress import IPv4Address, IPv6Address
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from hushwire.crypto.keys import PublicKey
+from hushwire.crypto.keys import MAX_RSA_BITS, AnyPublicKey, BadKey, KeyKind, PublicKey
 from hushwire.names.name import BadName, read_name, write_name
 from hushwire.wire.address import IPAddress
 from hushwire.wire.registry import OpenEnum
@@ -125,69 +124,50 @@ def _read_gateway(kind: GatewayType, octets: bytes) -> tuple[IPAddress | str | N
 
 
 def _read_key(algorithm: Algorithm, field: bytes) -> PublicKey:
-    match algorithm:
-        case Algorithm.RSA:
-            return _read_rsa(field)
-        case Algorithm.ECDSA:
-            return _read_ecdsa(field)
-        case Algorithm.EDDSA:
-            return _read_eddsa(field)
-        case Algorithm.NONE:
-            raise BadKeyRecord("it holds no key")
-    raise BadKeyRecord(f"{algorithm.name} keys are not used")
+    reader = {Algorithm.RSA: _read_rsa, Algorithm.ECDSA: _read_ecdsa, Algorithm.EDDSA: _read_eddsa}.get(algorithm)
+    if reader is None:
+        raise BadKeyRecord("it holds no key" if algorithm is Algorithm.NONE else f"{algorithm.name} is not used")
+    try:
+        return PublicKey.of(reader(field))
+    except BadKeyRecord:
+        raise
+    except BadKey as bad:
+        raise BadKeyRecord(str(bad)) from bad
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise BadKeyRecord(f"{algorithm.name}: the library does not take the key") from error
 
 
-def _read_rsa(field: bytes) -> PublicKey:
+def _read_rsa(field: bytes) -> AnyPublicKey:
     """RFC 3110 s2: the exponent's length in one octet, or in two after a zero; the exponent; the modulus."""
-    if len(field) > 3 + 8 + MAX_RSA_BITS // 8:
+    if len(field) > MAX_RSA_OCTETS:
         raise BadKeyRecord("RSA: longer than any key we use")
-    if field[:1] == b"\0":
-        length, start = int.from_bytes(field[1:3], "big"), 3
-        # RFC 3110 s2: the long form is for more than 255 octets, and no such exponent is of use.
-        if length <= 255:
-            raise BadKeyRecord("RSA: the exponent's length is in the wrong form")
-    else:
-        length, start = int.from_bytes(field[:1], "big"), 1
-    exponent, modulus = field[start : start + length], field[start + length :]
+    # RFC 3110 s2: the long form is for exponents of more than 255 octets, and none of those is of use.
+    if field[:1] in (b"", b"\0"):
+        raise BadKeyRecord("RSA: no exponent, or its length in the long form")
+    length = field[0]
+    exponent, modulus = field[1 : 1 + length], field[1 + length :]
     # RFC 3110 s2: leading zero octets are prohibited in both.  So one key has one form.
     if exponent[:1] in (b"", b"\0") or modulus[:1] in (b"", b"\0"):
         raise BadKeyRecord("RSA: an empty or zero-led exponent or modulus")
-    e, n = int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big")
-    if not MIN_RSA_BITS <= n.bit_length() <= MAX_RSA_BITS:
-        raise BadKeyRecord(f"RSA: {n.bit_length()} bits, not {MIN_RSA_BITS} to {MAX_RSA_BITS}")
-    # FIPS 186-5 A.1.1 wants 2^16 < e; a small one invites forgery by cube root, a long one makes us the slow side.
-    if not 1 << 16 < e < 1 << 64:
-        raise BadKeyRecord("RSA: the exponent is not between 2^16 and 2^64")
-    if e % 2 == 0 or n % 2 == 0:
-        raise BadKeyRecord("RSA: an even exponent or modulus")
-    try:
-        return _public_key(rsa.RSAPublicNumbers(e, n).public_key())
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise BadKeyRecord("RSA: no key of that kind") from error
+    return rsa.RSAPublicNumbers(int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big")).public_key()
 
 
-def _read_ecdsa(field: bytes) -> PublicKey:
+def _read_ecdsa(field: bytes) -> AnyPublicKey:
     """RFC 6605 s4: x | y, without the octet that says so; the length tells the curve."""
     curve = ECDSA_CURVES.get(len(field))
     if curve is None:
         raise BadKeyRecord(f"ECDSA: {len(field)} octets, neither P-256 nor P-384")
-    try:
-        # The library refuses a point that is not on the curve.
-        return _public_key(ec.EllipticCurvePublicKey.from_encoded_point(curve, b"\x04" + field))
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise BadKeyRecord("ECDSA: no point of the curve") from error
+    # The library refuses a point that is not on the curve.
+    return ec.EllipticCurvePublicKey.from_encoded_point(curve, b"\x04" + field)
 
 
-def _read_eddsa(field: bytes) -> PublicKey:
+def _read_eddsa(field: bytes) -> AnyPublicKey:
     """RFC 9373 s2 and RFC 8080 s3: the key as RFC 8032 writes it; the length tells the curve."""
-    try:
-        match len(field):
-            case 32:
-                return _public_key(ed25519.Ed25519PublicKey.from_public_bytes(field))
-            case 57:
-                return _public_key(ed448.Ed448PublicKey.from_public_bytes(field))
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise BadKeyRecord("EdDSA: no point of the curve") from error
+    match len(field):
+        case 32:
+            return ed25519.Ed25519PublicKey.from_public_bytes(field)
+        case 57:
+            return ed448.Ed448PublicKey.from_public_bytes(field)
     raise BadKeyRecord(f"EdDSA: {len(field)} octets, neither Ed25519 nor Ed448")
 
 
@@ -195,21 +175,18 @@ def _key_field(public: PublicKey) -> tuple[Algorithm, bytes]:
     """The algorithm and public key fields that say `public`."""
     match public.key:
         case rsa.RSAPublicKey() as key:
-            numbers = key.public_numbers()
-            exponent, modulus = (
-                number.to_bytes((number.bit_length() + 7) // 8, "big") for number in (numbers.e, numbers.n)
-            )
+            exponent, modulus = _octets(key.public_numbers().e), _octets(key.public_numbers().n)
             return Algorithm.RSA, bytes((len(exponent),)) + exponent + modulus
-        case ec.EllipticCurvePublicKey() as key:
+        case ec.EllipticCurvePublicKey() as key if public.kind is not KeyKind.ECDSA_P521:
             return Algorithm.ECDSA, key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)[1:]
         case ed25519.Ed25519PublicKey() | ed448.Ed448PublicKey() as key:
-            return Algorithm.EDDSA, key.public_bytes(Encoding.Raw, PublicFormat.Raw)
-    raise ValueError(f"no IPSECKEY form for {public.kind}")
+            return Algorithm.EDDSA, key.public_bytes_raw()
+    raise BadKeyRecord(f"IPSECKEY has no form for a key of kind {public.kind}")
 
 
-def _public_key(key: PublicKeyTypes) -> PublicKey:
-    return PublicKey.read(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+def _octets(number: int) -> bytes:
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")
 
 
-MIN_RSA_BITS, MAX_RSA_BITS = 2048, 4096
+MAX_RSA_OCTETS = 1 + 8 + MAX_RSA_BITS // 8
 ECDSA_CURVES: dict[int, ec.EllipticCurve] = {64: ec.SECP256R1(), 96: ec.SECP384R1()}
