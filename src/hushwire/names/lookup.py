@@ -133,7 +133,7 @@ class NameLookup:
             same = before is not None and (before.addresses, before.records) == (found.addresses, found.records)
         else:
             self.binding, self.unbound, self.expires = None, found, NEVER
-            same = why is not None and (why.outcome, why.reason) == (found.outcome, found.reason)
+            same = why is not None and why.outcome is found.outcome
         return None if same else Change(self.name, before, found)
 
     def _fraction(self) -> float:

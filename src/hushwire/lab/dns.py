@@ -1,0 +1,259 @@
+"""The lab's DNS: a signed world with its own root, served by one knotd on one address and port.
+
+    .                signed, our own trust anchor
+    `- example.      signed
+       |- alice.example.     signed
+       |- bob.example.       signed
+       |- unsigned.example.  no DS: answers are provably insecure
+       `- bogus.example.     a DS, and signatures that do not verify
+
+Knot signs by itself and goes on signing what is published while it runs.  A validator needs no recursion: it forwards
+everything to this one server, which is authoritative for all of it.
+"""
+
+import base64
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import dns.dnssec
+import dns.dnssectypes
+import dns.name
+import dns.rdataset
+import dns.rdatatype
+import dns.zone
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from hushwire.crypto.keys import PublicKey
+from hushwire.names.ipseckey import KeyRecord, write_record
+from hushwire.wire.address import IPAddress
+
+TTL = 5
+"""Seconds, of every record: a test does not wait long for a cache."""
+
+
+class SignedWorld:
+    """A context manager: inside it the zones are served."""
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1",
+        port: int = 5300,
+        zones: Sequence[str] = ("example", "alice.example", "bob.example"),
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """`zones` are signed, besides the root; `prefix` is put before knotd, such as `ip netns exec NAME`."""
+        self.address = address
+        self.port = port
+        self._signed = ("", *zones)
+        self._prefix = tuple(prefix)
+        self._folder = Path()
+        self._knotd: subprocess.Popen[bytes] | None = None
+
+    @property
+    def forward(self) -> str:
+        """Where a validator sends its questions, as libunbound writes it."""
+        return f"{self.address}@{self.port}"
+
+    @property
+    def anchor_path(self) -> Path:
+        """The root's DS records, one a line: what a validator trusts."""
+        return self._folder / "root.ds"
+
+    def __enter__(self) -> "SignedWorld":
+        self._folder = Path(tempfile.mkdtemp(prefix="hushwire-dns-"))
+        try:
+            self._write_zones()
+            with self._log.open("wb") as log:
+                self._knotd = subprocess.Popen(
+                    [*self._prefix, "knotd", "-c", str(self._conf)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                )
+            self._wait_until_ready()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def publish(
+        self, name: str, addresses: Iterable[IPAddress] = (), keys: Iterable[PublicKey | KeyRecord] = ()
+    ) -> None:
+        """Let `name` have these addresses and keys, and no others."""
+        records = [key if isinstance(key, KeyRecord) else KeyRecord(10, None, key) for key in keys]
+        by_type: dict[str, list[str]] = {"A": [], "AAAA": []}
+        for address in addresses:
+            by_type["A" if address.version == 4 else "AAAA"].append(str(address))
+        by_type["IPSECKEY"] = [generic(write_record(record)) for record in records]
+        self.set(name, by_type)
+
+    def withdraw(self, name: str, *types: str) -> None:
+        """Take records of `name` away: those of the types given, or what publish() sets."""
+        self.set(name, {rdtype: [] for rdtype in types or ("A", "AAAA", "IPSECKEY")})
+
+    def set(self, name: str, by_type: Mapping[str, Sequence[str]]) -> None:
+        """Replace whole record sets of `name`, in one change: type -> the records in presentation form."""
+        zone = self._zone_of(name)
+        self._knotc("zone-begin", zone)
+        for rdtype, records in by_type.items():
+            self._knotc("zone-unset", zone, f"{name}.", rdtype, missing_ok=True)
+            for record in records:
+                self._knotc("zone-set", zone, f"{name}.", str(TTL), rdtype, record)
+        self._knotc("zone-commit", zone)
+
+    def stop(self) -> None:
+        """End knotd and keep the world's files: from now on nobody answers.  Bounded."""
+        if self._knotd is not None:
+            self._knotd.terminate()
+            try:
+                self._knotd.wait(5)
+            except subprocess.TimeoutExpired:
+                self._knotd.kill()
+                self._knotd.wait()
+            self._knotd = None
+
+    def _end(self) -> None:
+        self.stop()
+        shutil.rmtree(self._folder)
+
+    @property
+    def _conf(self) -> Path:
+        return self._folder / "knot.conf"
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "knotd.log"
+
+    def _write_zones(self) -> None:
+        for folder in ("run", "db"):
+            (self._folder / folder).mkdir()
+        served = [*((zone, True) for zone in self._signed), (UNSIGNED, False), (BOGUS, False)]
+        self._conf.write_text(
+            SERVER.format(folder=self._folder, listen=self.forward)
+            + "".join(ZONE.format(zone=zone, signing="on" if signing else "off") for zone, signing in served)
+        )
+        texts = {zone: [APEX] for zone, _ in served}
+        # The parent of every zone delegates it, and vouches for its key if it has one.
+        bogus_text, bogus_ds = bogus_zone()
+        texts[BOGUS] = [bogus_text]
+        for zone in texts:
+            if zone == UNSIGNED:
+                ds = []
+            elif zone == BOGUS:
+                ds = [bogus_ds]
+            else:
+                self._run("keymgr", "-c", str(self._conf), f"{zone}.", "generate", "ksk=yes", "zsk=yes")
+                ds = self._run("keymgr", "-c", str(self._conf), f"{zone}.", "ds").splitlines()
+            if zone:
+                texts[self._zone_of(zone.partition(".")[2])] += [
+                    f"{zone}. NS ns.{zone}.",
+                    f"ns.{zone}. A 192.0.2.53",
+                    *ds,
+                ]
+            else:
+                self.anchor_path.write_text("".join(f"{line}\n" for line in ds))
+        for zone, lines in texts.items():
+            (self._folder / f"{zone}.zone").write_text("\n".join(lines) + "\n")
+
+    def _zone_of(self, name: str) -> str:
+        """The closest zone of this world that holds `name`."""
+        while name not in (*self._signed, UNSIGNED):
+            name = name.partition(".")[2]
+        return name
+
+    def _wait_until_ready(self) -> None:
+        assert self._knotd is not None
+        for _ in range(200):
+            if self._knotd.poll() is not None:
+                break
+            keys = self._knotc("zone-read", "--", "@", "DNSKEY", missing_ok=True)
+            if keys.count(" DNSKEY ") > len(self._signed):
+                return
+            time.sleep(0.02)
+        raise RuntimeError(f"knotd did not start: {self._log.read_text()[-2000:]}")
+
+    def _knotc(self, *arguments: str, missing_ok: bool = False) -> str:
+        return self._run("knotc", "-c", str(self._conf), *arguments, failure_ok=missing_ok)
+
+    def _run(self, *command: str, failure_ok: bool = False) -> str:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False
+        )
+        if done.returncode != 0 and not failure_ok:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+
+def generic(rdata: bytes) -> str:
+    """RDATA as RFC 3597 s5 writes it, for a server that does not know the type or is not to judge it."""
+    return f"\\# {len(rdata)} {rdata.hex()}"
+
+
+def bogus_zone() -> tuple[str, str]:
+    """A zone whose every signature but that of its DNSKEY has one bit wrong, and the DS that promises good ones."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    origin = dns.name.from_text(BOGUS)
+    key = dns.dnssec.make_dnskey(private.public_key(), dns.dnssectypes.Algorithm.ECDSAP256SHA256, flags=257)
+    records = (
+        f"{APEX}\n@ A 192.0.2.66\n@ AAAA 2001:db8::66\n@ IPSECKEY 10 0 4 . {base64.b64encode(BOGUS_KEY).decode()}\n"
+    )
+    zone = dns.zone.from_text(records, origin, relativize=False)
+    with zone.writer() as change:
+        dns.dnssec.sign_zone(zone, change, keys=[(private, key)], lifetime=86400, dnskey_ttl=TTL)
+    with zone.writer() as change:
+        for name, rdataset in list(change.iterate_rdatasets()):
+            if rdataset.rdtype == dns.rdatatype.RRSIG and rdataset.covers != dns.rdatatype.DNSKEY:
+                spoilt = [rr.replace(signature=rr.signature[:-1] + bytes((rr.signature[-1] ^ 1,))) for rr in rdataset]
+                change.replace(name, dns.rdataset.from_rdata_list(rdataset.ttl, spoilt))
+    ds = dns.dnssec.make_ds(origin, key, "SHA256")
+    return zone.to_text(relativize=False), f"{BOGUS}. DS {ds}"
+
+
+BOGUS_KEY = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key().public_bytes_raw()
+UNSIGNED, BOGUS = "unsigned.example", "bogus.example"
+
+APEX = f"""$TTL {TTL}
+@ SOA ns host 1 3600 600 86400 {TTL}
+@ NS ns
+ns A 192.0.2.53"""
+
+SERVER = """
+server:
+    rundir: "{folder}/run"
+    listen: "{listen}"
+    udp-workers: 1
+    tcp-workers: 1
+    background-workers: 2
+database:
+    storage: "{folder}/db"
+log:
+  - target: stdout
+    any: notice
+policy:
+  - id: lab
+    algorithm: ecdsap256sha256
+    single-type-signing: on
+    manual: on
+template:
+  - id: default
+    storage: "{folder}"
+    zonefile-sync: -1
+    zonefile-load: whole
+    journal-content: none
+    semantic-checks: off
+    dnssec-policy: lab
+zone:
+"""
+
+ZONE = """
+  - domain: "{zone}."
+    file: "{zone}.zone"
+    dnssec-signing: {signing}
+"""

@@ -1,0 +1,194 @@
+"""names.lookup: asking, asking again, and what changes meanwhile; time is a number here."""
+
+import itertools
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from hushwire.crypto.keys import PublicKey
+from hushwire.entropy import SeededEntropy
+from hushwire.events import Answered, Lookup, Outcome
+from hushwire.names import lookup
+from hushwire.names.binding import AAAA, A, Binding, Unbound
+from hushwire.names.ipseckey import IPSECKEY, KeyRecord, write_record
+from hushwire.names.lookup import GRACE, Change, NameLookup
+from hushwire.timers import NEVER, Now
+
+NAME = "alice.example"
+V4, V4B, V6 = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2"), IPv6Address("2001:db8::1")
+KEY, OTHER = (
+    PublicKey.of(ed25519.Ed25519PrivateKey.from_private_bytes(bytes((seed,)) * 32).public_key()) for seed in (1, 2)
+)
+
+
+def at(seconds: float) -> Now:
+    return Now(seconds, 1.7e9 + seconds)
+
+
+class World:
+    """A zone that answers at once, and the name looked up in it."""
+
+    def __init__(self) -> None:
+        self.rdata: dict[int, tuple[bytes, ...]] = {A: (V4.packed,), AAAA: (), IPSECKEY: (record(KEY),)}
+        self.outcome: Outcome | None = None
+        self.ttl = 60
+        self.asked = 0
+        self.lookup = NameLookup(NAME, itertools.count(1).__next__, SeededEntropy(b"world"))
+
+    def start(self, seconds: float) -> Change | None:
+        return self.answer(self.lookup.start(at(seconds)), seconds)
+
+    def answer(self, questions: list[Lookup], seconds: float) -> Change | None:
+        self.asked += len(questions)
+        changes = [self.lookup.answered(self.answered(question), at(seconds)) for question in questions]
+        assert changes[:-1] == [None] * (len(changes) - 1), "nothing is known before the last answer"
+        return changes[-1]
+
+    def answered(self, question: Lookup) -> Answered:
+        rdata = self.rdata[question.rdtype]
+        outcome = self.outcome or (Outcome.SECURE if rdata else Outcome.DENIED)
+        return Answered(
+            question.request, question.name, question.rdtype, outcome,
+            rdata if outcome in (Outcome.SECURE, Outcome.INSECURE) else (), self.ttl,
+        )  # fmt: skip
+
+    def run(self, until: float) -> list[tuple[float, Change]]:
+        """Step at every deadline, answering at once; bounded by what the test expects."""
+        changes = []
+        for _ in range(10_000):
+            when = self.lookup.deadline()
+            if when > until:
+                return changes
+            questions, change = self.lookup.timeout(at(when))
+            found = (change, self.answer(questions, when) if questions else None)
+            changes += [(when, change) for change in found if change is not None]
+        raise AssertionError("it asks without end")
+
+
+def record(key: PublicKey, precedence: int = 10) -> bytes:
+    return write_record(KeyRecord(precedence, None, key))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_first_answer(world: World) -> None:
+    change = world.start(100)
+    assert change is not None
+    assert (change.before, change.added, change.removed, change.rekeyed) == (None, (V4,), (), ())
+    assert isinstance(change.after, Binding)
+    assert world.lookup.binding is change.after
+    assert world.lookup.expires == 160 + GRACE
+    assert 160 <= world.lookup.deadline() <= 161
+
+
+def test_asks_again_at_ttl_and_is_silent_when_nothing_changed(world: World) -> None:
+    world.start(0)
+    assert world.run(until=3600) == []
+    assert 3 * 58 <= world.asked <= 3 * 62
+
+
+def test_short_ttl_does_not_make_us_flood(world: World) -> None:
+    world.ttl = 0
+    world.start(0)
+    world.run(until=3600)
+    assert world.asked <= 3 * 3600 / 5
+
+
+def test_addresses_and_keys_change(world: World) -> None:
+    world.start(0)
+    world.rdata[A] = (V4.packed, V4B.packed)
+    ((when, change),) = world.run(until=70)
+    assert 60 <= when <= 61
+    assert (change.added, change.removed, change.rekeyed) == ((V4B,), (), ())
+    world.rdata[A], world.rdata[AAAA], world.rdata[IPSECKEY] = (V4B.packed,), (V6.packed,), (record(OTHER),)
+    ((_, change),) = world.run(until=130)
+    assert (change.added, change.removed, change.rekeyed) == ((V6,), (V4,), (V4B,))
+
+
+def test_rollover(world: World) -> None:
+    """Old and new side by side, then the new alone: each step is told."""
+    world.start(0)
+    world.rdata[IPSECKEY] = (record(KEY), record(OTHER, 20))
+    ((_, change),) = world.run(until=70)
+    assert change.rekeyed == (V4,)
+    assert isinstance(change.after, Binding)
+    assert change.after.keys == (KEY, OTHER)
+    world.rdata[IPSECKEY] = (record(OTHER, 20),)
+    ((_, change),) = world.run(until=130)
+    assert isinstance(change.after, Binding)
+    assert change.after.keys == (OTHER,)
+
+
+def test_an_error_keeps_the_binding_for_its_life(world: World) -> None:
+    """Law 3: suppression (row 31) takes nothing away before its time, and never gives clear."""
+    world.start(0)
+    world.outcome = Outcome.ERROR
+    ((when, change),) = world.run(until=3600)
+    assert when == 60 + GRACE
+    assert isinstance(change.after, Unbound)
+    assert change.after.outcome is Outcome.ERROR
+    assert change.removed == (V4,)
+    assert world.lookup.binding is None
+    world.outcome = None
+    ((_, change),) = world.run(until=3600 + lookup.LAST_RETRY)
+    assert change.added == (V4,)
+
+
+def test_retries_back_off(world: World) -> None:
+    world.outcome = Outcome.ERROR
+    change = world.start(0)
+    assert change is not None
+    waits, now = [], 0.0
+    for _ in range(12):
+        waits.append(world.lookup.deadline() - now)
+        now = world.lookup.deadline()
+        questions, _ = world.lookup.timeout(at(now))
+        assert world.answer(questions, now) is None, "the same error is not told again"
+    for attempt, wait in enumerate(waits):
+        full = min(300, 5 * 2**attempt)
+        assert full / 2 <= wait <= full
+    assert len({wait / min(300, 5 * 2**attempt) for attempt, wait in enumerate(waits)}) > 3, "there is jitter"
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DENIED, Outcome.INSECURE])
+def test_what_is_proven_takes_effect_at_once(world: World, outcome: Outcome) -> None:
+    world.start(0)
+    world.outcome = outcome
+    ((when, change),) = world.run(until=65)
+    assert 60 <= when <= 61
+    assert isinstance(change.after, Unbound)
+    assert change.after.outcome is outcome
+    assert world.lookup.expires == NEVER
+
+
+def test_a_resolver_that_says_nothing(world: World) -> None:
+    world.lookup.start(at(0))
+    assert world.lookup.deadline() == lookup.ANSWER_LIMIT
+    questions, change = world.lookup.timeout(at(10))
+    assert questions == []
+    assert change is not None
+    assert isinstance(change.after, Unbound)
+    assert change.after.outcome is Outcome.ERROR
+    assert 12.5 <= world.lookup.deadline() <= 15
+
+
+def test_late_and_foreign_answers_are_nothing(world: World) -> None:
+    old = world.lookup.start(at(0))
+    new = world.lookup.start(at(1))
+    for question in old:
+        assert world.lookup.answered(world.answered(question), at(2)) is None
+    assert world.lookup.binding is None
+    assert world.answer(new, 2) is not None
+    assert world.lookup.answered(world.answered(new[0]), at(3)) is None
+
+
+def test_own_addresses_are_kept_current(world: World) -> None:
+    world.start(0)
+    world.lookup.own = {V4}
+    ((_, change),) = world.run(until=65)
+    assert isinstance(change.after, Unbound)
+    assert "this host" in change.after.reason
