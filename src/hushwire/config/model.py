@@ -1,0 +1,152 @@
+"""What a configuration says: each table of the file is a dataclass, each key a field (with hyphens for underscores)."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from hushwire.ike.proposals import EspOffer, IkeOffer
+from hushwire.ike.settings import ESP_OFFERS, IKE_OFFERS
+from hushwire.policy.assurance import Assurance
+from hushwire.policy.pad import Identity
+from hushwire.policy.sad import Mode
+from hushwire.policy.spd import Action
+from hushwire.wire.address import Endpoint, IPAddress, IPNetwork
+
+
+class PlaneChoice(Enum):
+    AUTO = "auto"
+    """The kernel's where it has ESP, else the userspace one."""
+    KERNEL = "kernel"
+    USERSPACE = "userspace"
+
+
+class Start(Enum):
+    TRAP = "trap"
+    """When the first packet leaves."""
+    CONNECT = "connect"
+    """As soon as hushwire runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """`[host]`: this machine."""
+
+    name: str
+    """Its own full host name, as peers know it: what it says it is in IKE (ID_FQDN).  Must be given."""
+    key: str = "/etc/hushwire/host.key"
+    """File with its private key, as `hushwire key new` makes it; nobody but its owner may read it."""
+    plane: PlaneChoice = PlaneChoice.AUTO
+    """Who does ESP: "auto", "kernel" or "userspace"."""
+    user: str = "nobody"
+    """The user that the processes without privileges become.  One that nothing else runs as is better."""
+    state: str = "/var/lib/hushwire"
+    """Directory for what outlives a restart."""
+    control: str = "/run/hushwire/control"
+    """Socket on which the `hushwire` commands reach the daemon."""
+    port: int = 500
+    """UDP port of IKE (RFC 7296 s2)."""
+    nat_port: int = 4500
+    """UDP port of IKE and ESP behind a NAT (RFC 7296 s2.23)."""
+    addresses: tuple[IPAddress, ...] = ()
+    """Its addresses to use.  Empty: every global one it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dns:
+    """`[dns]`: how names are looked up and validated."""
+
+    trust_anchor: str = "/usr/share/dns/root.key"
+    """File with the DNS key or digest that everything is validated from, as a zone file."""
+    forward: tuple[Endpoint, ...] = ()
+    """Name servers to ask, each "address" or "address@port".  Empty: hushwire asks from the root down, itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ike:
+    """`[ike]`: the IKE SAs."""
+
+    proposals: tuple[IkeOffer, ...] = IKE_OFFERS
+    """What we offer and take, best first, each a string such as "aes256gcm16-prfsha256-x25519".  `config.proposal`
+    has the words."""
+    lifetime: int = 4 * 3600
+    """Seconds until an IKE SA is rekeyed."""
+    liveness: int = 30
+    """Seconds of silence from a peer until we ask whether it is there (RFC 7296 s2.4)."""
+    retransmit: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0)
+    """Seconds to wait before each retransmission, and after the last before we give up (RFC 7296 s2.1)."""
+    fragment: int = 1200
+    """Octets of the largest IKE message that is sent in one piece (RFC 7383)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Esp:
+    """`[esp]`: the Child SAs."""
+
+    proposals: tuple[EspOffer, ...] = ESP_OFFERS
+    """What we offer and take, best first, each a string such as "aes256gcm16-x25519-esn".  The key exchanges are for
+    rekeying (RFC 7296 s1.3.1).  Without "esn" or "noesn", 64-bit sequence numbers are liked and 32-bit ones taken."""
+    lifetime: int = 3600
+    """Seconds until a Child SA is rekeyed."""
+    packets: int = 1 << 31
+    """Packets until a Child SA is rekeyed."""
+    replay_window: int = 1024
+    """Packets by which one may be late (RFC 4303 s3.4.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`[[rule]]`: what is required of the traffic with one peer."""
+
+    peer: str | IPNetwork
+    """Whom the rule is about: a name, "bob.example"; an address or prefix, "192.0.2.2"; all below one, "*.example"."""
+    require: Assurance = Assurance.NAMED
+    """How sure we must be who is there (`policy.assurance`).  "trusted" where `key` or `psk` is given, else "named"."""
+    below: Action = Action.BLOCK
+    """What happens to packets while we are not that sure: "block", or "clear" to let them go unprotected."""
+    mode: Mode = Mode.TRANSPORT
+    """"transport" between the two hosts themselves, "tunnel" also for networks behind them."""
+    key: str = ""
+    """File with the peer's public key (PEM).  Pins it: the peer is trusted without the DNS."""
+    psk: str = ""
+    """File with a key that we share with the peer, of 16 octets or more.  Trusted, too."""
+    address: IPAddress | None = None
+    """Where a trusted peer is that is called by a name.  A named one's address comes from the DNS."""
+    identity: Identity | None = None
+    """What the peer says it is in IKE, where that is not `peer`: a name, an address, or user@name."""
+    own_identity: Identity | None = None
+    """What we say we are to this peer, where that is not `host.name`."""
+    protocol: int = 0
+    """Only this protocol: "tcp", "udp", "icmp" or any other's IANA number.  0: all."""
+    local_port: int = 0
+    """Only this port of ours.  0: all."""
+    remote_port: int = 0
+    """Only this port of the peer's.  0: all."""
+    local_networks: tuple[IPNetwork, ...] = ()
+    """Tunnel mode: prefixes on our side.  Empty: this host."""
+    remote_networks: tuple[IPNetwork, ...] = ()
+    """Tunnel mode: prefixes on the peer's side.  Empty: the peer."""
+    start: Start = Start.TRAP
+    """"trap": set up when the first packet leaves.  "connect": as soon as hushwire runs."""
+
+    @property
+    def name(self) -> str | None:
+        """The peer's name, where it is called by one."""
+        return self.peer if isinstance(self.peer, str) else None
+
+    @property
+    def expected(self) -> Identity:
+        """What the peer must say it is."""
+        if self.identity is not None:
+            return self.identity
+        return Identity.fqdn(self.peer) if isinstance(self.peer, str) else Identity.address(self.peer.network_address)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole file."""
+
+    host: Host
+    dns: Dns = field(default_factory=Dns)
+    ike: Ike = field(default_factory=Ike)
+    esp: Esp = field(default_factory=Esp)
+    rules: tuple[Rule, ...] = ()
+    """The `[[rule]]` tables, in the file's order."""
