@@ -58,7 +58,7 @@ debian_packages() {
     for service in $services; do
         case " $were_there " in
         *" $service "*) ;;
-        *) ! has_unit "$service" || systemctl --quiet disable "$service" 2>/dev/null || true ;;
+        *) ! has_unit "$service" || deb-systemd-helper disable "$service.service" >/dev/null ;;
         esac
     done
     allow_services
