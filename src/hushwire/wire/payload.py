@@ -464,8 +464,9 @@ def _read_proposal(body: Cursor) -> Proposal:
         more, length = _read_link(body, _MORE_TRANSFORMS)
         if more != (left > 1):
             raise DecodeError(f"{left} transforms left, and the chain says otherwise", at)
+        octets = body.take(length)
         try:
-            transforms.append(_read_transform(body.take(length)))
+            transforms.append(_read_transform(octets))
         except DecodeError as error:
             raise DecodeError(error.what, at + _LINK.size + error.offset) from None
     body.end()
