@@ -32,7 +32,7 @@ from hushwire.crypto.keys import PublicKey
 from hushwire.names.ipseckey import KeyRecord, write_record
 from hushwire.wire.address import IPAddress
 
-TTL = 5
+TTL = 2
 """Seconds, of every record: a test does not wait long for a cache."""
 
 

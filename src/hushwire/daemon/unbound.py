@@ -1,0 +1,308 @@
+"""libunbound through cffi's ABI mode: asynchronous DNSSEC validation (RFC 4035), with the four outcomes of law 3.
+
+The library is C code that reads hostile octets, so it lives in the resolver's process and nowhere else.  It makes a
+thread of its own; what it found is handed over in `Validator.answered`, on the caller's thread.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cffi
+import dns.exception
+import dns.rdatatype
+import dns.zonefile
+
+from hushwire.events import Answered, Lookup, Outcome
+from hushwire.names.name import BadName, host_name
+
+MAX_IN_FLIGHT = 64
+"""Questions that the library works on at once."""
+
+MAX_WAITING = 1024
+"""Questions that wait for it.  One more is answered with ERROR at once."""
+
+MAX_TTL = 86400
+"""Seconds, as the cache is told too; a denial's is shorter (RFC 2308 s5)."""
+
+DEFAULT_ANCHOR = "/usr/share/dns/root.key"
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What to trust and whom to ask."""
+
+    anchor_file: str = DEFAULT_ANCHOR
+    """DS or DNSKEY records in zone file form; empty: only `anchors`."""
+    anchors: tuple[str, ...] = ()
+    """DS or DNSKEY records, one each, in presentation form."""
+    forward: tuple[str, ...] = ()
+    """`address@port` of resolvers to ask; they need not be trusted.  Empty: recursion from the root servers."""
+    timeout: float = 5.0
+    """Seconds until a question without an answer is an ERROR."""
+
+
+class UnboundError(Exception):
+    """The library, or what it was told to read, is of no use."""
+
+
+class Validator:
+    """Lookup in, Answered out.  Poll `fileno()` for reading until `deadline()`, then call `answered()`."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._ffi, self._lib = _load()
+        self._timeout = configuration.timeout
+        self._tickets = itertools.count(1)
+        self._waiting: deque[tuple[Lookup, float]] = deque()
+        self._asked: dict[int, _Question] = {}
+        self._done: list[Answered] = []
+        self._context = self._lib.ub_ctx_create()
+        if self._context == self._ffi.NULL:
+            raise UnboundError("libunbound: no memory for a context")
+        # The library keeps this pointer for every question: it must live as long as the context.
+        self._callback = self._ffi.callback("ub_callback_type", self._arrived)
+        try:
+            self._configure(configuration)
+        except BaseException:
+            self.close()
+            raise
+
+    def fileno(self) -> int:
+        """Readable when an answer has come."""
+        return int(self._lib.ub_fd(self._context))
+
+    def ask(self, lookup: Lookup, now: float) -> None:
+        """Take a question; its answer will be in answered().  `now`: monotonic seconds, as everywhere here."""
+        try:
+            host_name(lookup.name)
+        except BadName as bad:
+            # The library would cut it at a NUL, and read escapes in it.
+            self._fail(lookup, str(bad))
+            return
+        if len(self._waiting) >= MAX_WAITING:
+            self._fail(lookup, "too many questions at once")
+            return
+        self._waiting.append((lookup, now + self._timeout))
+        self._start()
+
+    def answered(self, now: float) -> list[Answered]:
+        """What has been answered, or has waited too long, since the last call."""
+        self._check("answers", self._lib.ub_process(self._context))
+        for ticket, question in list(self._asked.items()):
+            if question.deadline <= now:
+                # The library forgets it; should it not, the ticket is not known any more when it comes.
+                self._lib.ub_cancel(self._context, question.number)
+                del self._asked[ticket]
+                self._fail(question.lookup, f"no answer in {self._timeout:g} s")
+        while self._waiting and self._waiting[0][1] <= now:
+            self._fail(self._waiting.popleft()[0], f"not asked within {self._timeout:g} s")
+        self._start()
+        done, self._done = self._done, []
+        return done
+
+    def deadline(self) -> float | None:
+        """Monotonic time at which answered() has something to say even if nothing arrives; None: never."""
+        if self._done:
+            return 0.0
+        return min(self._deadlines(), default=None)
+
+    def close(self) -> None:
+        """Free everything.  What was asked is never answered."""
+        if self._context != self._ffi.NULL:
+            self._lib.ub_ctx_delete(self._context)
+            self._context = self._ffi.NULL
+
+    def _configure(self, configuration: Configuration) -> None:
+        for option, value in OPTIONS:
+            self._check(option, self._lib.ub_ctx_set_option(self._context, f"{option}:".encode(), value.encode()))
+        for server in configuration.forward:
+            self._check(f"forward {server}", self._lib.ub_ctx_set_fwd(self._context, server.encode()))
+        anchors = configuration.anchors
+        if configuration.anchor_file:
+            # The library would open the file at the first question, and then we are in the sandbox.
+            anchors += read_anchors(configuration.anchor_file)
+        if not anchors:
+            # Without an anchor the library would call everything insecure, and we would say that of signed zones.
+            raise UnboundError("no trust anchor")
+        for anchor in anchors:
+            self._check(f"trust anchor {anchor}", self._lib.ub_ctx_add_ta(self._context, anchor.encode()))
+        # 1: a thread.  A forked process would outlive us and could not be sandboxed with us.
+        self._check("thread", self._lib.ub_ctx_async(self._context, 1))
+        # Answers carry their reasons; what the library prints besides has no reader.
+        self._lib.ub_ctx_debugout(self._context, self._ffi.NULL)
+        # Any change of local data makes the library read its options now, and say now that one is wrong.
+        self._check("options or trust anchors", self._lib.ub_ctx_data_remove(self._context, b"nothing.invalid."))
+
+    def _start(self) -> None:
+        while self._waiting and len(self._asked) < MAX_IN_FLIGHT:
+            lookup, deadline = self._waiting.popleft()
+            ticket, number = next(self._tickets), self._ffi.new("int *")
+            self._asked[ticket] = question = _Question(lookup, deadline)
+            error = self._lib.ub_resolve_async(
+                self._context, f"{lookup.name}.".encode(), lookup.rdtype, CLASS_IN,
+                self._ffi.cast("void *", ticket), self._callback, number,
+            )  # fmt: skip
+            question.number = number[0]
+            if error:
+                del self._asked[ticket]
+                self._fail(lookup, self._text(self._lib.ub_strerror(error)))
+
+    def _arrived(self, data: Any, error: int, result: Any) -> None:
+        """Called by ub_process.  `result` is ours to free, and its octets are gone afterwards."""
+        try:
+            question = self._asked.pop(int(self._ffi.cast("intptr_t", data)), None)
+            if question is None:
+                return
+            if error or result == self._ffi.NULL:
+                self._fail(question.lookup, self._text(self._lib.ub_strerror(error)))
+            else:
+                self._done.append(self._judge(question.lookup, result))
+        finally:
+            self._lib.ub_resolve_free(result)
+
+    def _judge(self, lookup: Lookup, result: Any) -> Answered:
+        """The four outcomes."""
+        if result.bogus:
+            return _error(lookup, self._text(result.why_bogus) or "bogus")
+        if result.rcode not in (NOERROR, NXDOMAIN):
+            return _error(lookup, RCODES.get(result.rcode, f"RCODE {result.rcode}"))
+        ttl = max(0, min(MAX_TTL, result.ttl))
+        if not result.secure:
+            return Answered(lookup.request, lookup.name, lookup.rdtype, Outcome.INSECURE, self._rdata(result), ttl)
+        outcome = Outcome.SECURE if result.havedata else Outcome.DENIED
+        return Answered(lookup.request, lookup.name, lookup.rdtype, outcome, self._rdata(result), ttl)
+
+    def _rdata(self, result: Any) -> tuple[bytes, ...]:
+        if not result.havedata:
+            return ()
+        octets = itertools.takewhile(lambda pointer: pointer != self._ffi.NULL, _each(result.data))
+        return tuple(bytes(self._ffi.buffer(pointer, result.len[i])) for i, pointer in enumerate(octets))
+
+    def _fail(self, lookup: Lookup, reason: str) -> None:
+        self._done.append(_error(lookup, reason))
+
+    def _deadlines(self) -> Iterator[float]:
+        yield from (question.deadline for question in self._asked.values())
+        yield from (deadline for _, deadline in self._waiting)
+
+    def _check(self, what: str, error: int) -> None:
+        if error:
+            raise UnboundError(f"{what}: {self._text(self._lib.ub_strerror(error))}")
+
+    def _text(self, pointer: Any) -> str:
+        """A C string as one short printable line: parts of it came from strangers."""
+        if pointer == self._ffi.NULL:
+            return ""
+        octets = self._ffi.string(pointer, 300)
+        text = octets if isinstance(octets, str) else octets.decode("ascii", "replace")
+        return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def read_anchors(path: str) -> tuple[str, ...]:
+    """The DS and DNSKEY records of a file in zone file form, one string each; or UnboundError."""
+    try:
+        with open(path, encoding="ascii") as file:
+            rrsets = dns.zonefile.read_rrsets(file, rdclass=None, default_ttl=0)
+    except OSError as error:
+        raise UnboundError(f"trust anchor {path}: {error.strerror}") from error
+    except (dns.exception.DNSException, ValueError) as error:
+        raise UnboundError(f"trust anchor {path}: {error}") from error
+    trusted = (dns.rdatatype.DS, dns.rdatatype.DNSKEY)
+    return tuple(
+        f"{rrset.name} {rrset.rdtype.name} {rdata}" for rrset in rrsets if rrset.rdtype in trusted for rdata in rrset
+    )
+
+
+@dataclass(slots=True)
+class _Question:
+    lookup: Lookup
+    deadline: float
+    number: int = 0
+    """The library's, to cancel it."""
+
+
+def _error(lookup: Lookup, reason: str) -> Answered:
+    return Answered(lookup.request, lookup.name, lookup.rdtype, Outcome.ERROR, reason=reason)
+
+
+def _each(pointers: Any) -> Iterator[Any]:
+    return (pointers[i] for i in itertools.count())
+
+
+def _load() -> tuple[cffi.FFI, Any]:
+    ffi = cffi.FFI()
+    ffi.cdef(DECLARATIONS)
+    try:
+        return ffi, ffi.dlopen("libunbound.so.8")
+    except OSError as error:
+        raise UnboundError("libunbound.so.8 is not there; Debian: apt install libunbound8") from error
+
+
+CLASS_IN = 1
+NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
+RCODES = {1: "FORMERR", SERVFAIL: "SERVFAIL", 4: "NOTIMP", REFUSED: "REFUSED"}
+
+OPTIONS = (
+    ("module-config", "validator iterator"),
+    # What a forwarder on loopback says is validated like anything else.
+    ("do-not-query-localhost", "no"),
+    # The host's own view of private and documentation reverse zones must not be made up by the library.
+    ("unblock-lan-zones", "yes"),
+    ("val-permissive-mode", "no"),
+    ("qname-minimisation", "yes"),
+    ("harden-glue", "yes"),
+    ("harden-dnssec-stripped", "yes"),
+    ("harden-below-nxdomain", "yes"),
+    ("harden-referral-path", "no"),
+    ("aggressive-nsec", "yes"),
+    ("edns-buffer-size", "1232"),
+    ("cache-max-ttl", str(MAX_TTL)),
+    ("cache-max-negative-ttl", "3600"),
+    # We ask again soon enough ourselves (names.watch), and a zone that was mended should be believed.
+    ("val-bogus-ttl", "5"),
+    ("msg-cache-size", "4m"),
+    ("rrset-cache-size", "8m"),
+    ("key-cache-size", "4m"),
+    ("neg-cache-size", "1m"),
+    ("verbosity", "0"),
+    ("use-syslog", "no"),
+)
+
+DECLARATIONS = """
+struct ub_result {
+    char *qname;
+    int qtype;
+    int qclass;
+    char **data;
+    int *len;
+    char *canonname;
+    int rcode;
+    void *answer_packet;
+    int answer_len;
+    int havedata;
+    int nxdomain;
+    int secure;
+    int bogus;
+    char *why_bogus;
+    int was_ratelimited;
+    int ttl;
+};
+typedef void (*ub_callback_type)(void *data, int error, struct ub_result *result);
+struct ub_ctx *ub_ctx_create(void);
+void ub_ctx_delete(struct ub_ctx *context);
+int ub_ctx_set_option(struct ub_ctx *context, const char *option, const char *value);
+int ub_ctx_set_fwd(struct ub_ctx *context, const char *address);
+int ub_ctx_add_ta(struct ub_ctx *context, const char *anchor);
+int ub_ctx_debugout(struct ub_ctx *context, void *file);
+int ub_ctx_data_remove(struct ub_ctx *context, const char *data);
+int ub_ctx_async(struct ub_ctx *context, int thread);
+int ub_fd(struct ub_ctx *context);
+int ub_process(struct ub_ctx *context);
+int ub_resolve_async(struct ub_ctx *context, const char *name, int type, int class, void *data,
+                     ub_callback_type callback, int *number);
+int ub_cancel(struct ub_ctx *context, int number);
+void ub_resolve_free(struct ub_result *result);
+const char *ub_strerror(int error);
+"""
