@@ -105,7 +105,7 @@ class _EncryptThenMac:
         # The ICV comes before anything that depends on the plaintext, so padding is no oracle.
         if not hmac.compare_digest(icv, self._icv(associated, body)):
             raise IntegrityError("ICV is wrong")
-        if len(body) % _BLOCK or len(body) == _BLOCK:
+        if len(body) % _BLOCK:
             raise IntegrityError(f"ciphertext of {len(body) - _BLOCK} octets is not whole blocks")
         decryptor = Cipher(self._aes, CBC(body[:_BLOCK])).decryptor()
         return decryptor.update(body[_BLOCK:]) + decryptor.finalize()

@@ -198,8 +198,10 @@ def cert_from_public_key(key: PublicKey, encoding: CertEncoding) -> bytes:
 def _kind(key: AnyPublicKey) -> KeyKind:
     match key:
         case Ed25519PublicKey():
+            _check_eddsa(key, _P25519, _LOW_ORDER_25519)
             return KeyKind.ED25519
         case Ed448PublicKey():
+            _check_eddsa(key, _P448, _LOW_ORDER_448)
             return KeyKind.ED448
         case EllipticCurvePublicKey():
             for kind, curve in _CURVES.items():
@@ -209,6 +211,15 @@ def _kind(key: AnyPublicKey) -> KeyKind:
         case RSAPublicKey():
             _check_rsa(key)
             return KeyKind.RSA
+
+
+def _check_eddsa(key: Ed25519PublicKey | Ed448PublicKey, prime: int, low_order: frozenset[int]) -> None:
+    """A signature under a key of low order needs no private key: such a key would be everybody's."""
+    octets = key.public_bytes_raw()
+    # RFC 8032 s5.1.2, s5.2.2: y, little-endian, and on top of it the sign of x.
+    y = int.from_bytes(octets, "little") & (1 << 8 * len(octets) - 1) - 1
+    if y >= prime or y in low_order:
+        raise BadKey("EdDSA point of low order, or not in its one form")
 
 
 def _check_rsa(key: RSAPublicKey) -> None:
@@ -221,6 +232,12 @@ def _check_rsa(key: RSAPublicKey) -> None:
 
 
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 4096
+
+_P25519, _P448 = 2**255 - 19, 2**448 - 2**224 - 1
+_Y8 = int.from_bytes(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little")
+_LOW_ORDER_25519 = frozenset({0, 1, _P25519 - 1, _Y8, _P25519 - _Y8})
+_LOW_ORDER_448 = frozenset({0, 1, _P448 - 1})
+"""The y of each point whose order divides the cofactor: 8, and 4."""
 
 _CURVES = {
     KeyKind.ECDSA_P256: SECP256R1(),
