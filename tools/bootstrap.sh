@@ -43,9 +43,9 @@ debian_packages() {
     done
     [ -n "$missing" ] || return 0
     [ "$(id -u)" = 0 ] || fail "these Debian packages are missing; install them as root with: apt-get install --no-install-recommends$missing"
-    were_there=""
+    fresh=""
     for service in $services; do
-        ! has_unit "$service" || were_there="$were_there $service"
+        [ -e "/lib/systemd/system/$service.service" ] || fresh="$fresh $service"
     done
     trap allow_services EXIT
     trap 'exit 1' HUP INT TERM
@@ -55,11 +55,9 @@ debian_packages() {
     long "Reading Debian's package lists" apt-get update
     # shellcheck disable=SC2086  # A list of words.
     long "Installing Debian packages" apt-get install -y --no-install-recommends $missing
-    for service in $services; do
-        case " $were_there " in
-        *" $service "*) ;;
-        *) ! has_unit "$service" || deb-systemd-helper disable "$service.service" >/dev/null ;;
-        esac
+    # What `systemctl disable` does, which a container without systemd does not have.
+    for service in $fresh; do
+        rm -f /etc/systemd/system/*.wants/"$service.service"
     done
     allow_services
 }
@@ -85,10 +83,6 @@ project() {
 
 installed() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
-}
-
-has_unit() {
-    [ -e "/lib/systemd/system/$1.service" ]
 }
 
 # Debian asks policy-rc.d before a package starts its service; 101 means no.  One that is not ours is left alone.
