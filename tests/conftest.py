@@ -4,7 +4,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-# Time says nothing on a machine that others use too.  In CI a run is repeatable; elsewhere each run looks somewhere new.
+# Time says nothing on a machine that others use too.  In CI a run is repeatable; elsewhere each one looks
+# somewhere new.
 settings.register_profile(
     "house",
     deadline=None,

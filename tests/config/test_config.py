@@ -12,6 +12,7 @@ from hushwire.config import Config, ConfigError, Dns, Esp, Host, Ike, PlaneChoic
 from hushwire.config.proposal import CIPHERS, NUMBERS
 from hushwire.config.read import NEEDED, READERS
 from hushwire.crypto.suite import ENCR, INTEG, KE, PRF
+from hushwire.ike.settings import Settings
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
 from hushwire.policy.sad import Mode
@@ -83,7 +84,6 @@ def test_every_setting() -> None:
         lifetime = 600
         liveness = 5
         retransmit = [1, 2.5]
-        fragment = 576
         [esp]
         proposals = ["aes256gcm16-x448", "chacha20poly1305-noesn"]
         lifetime = 60
@@ -115,7 +115,7 @@ def test_every_setting() -> None:
     (ike,) = config.ike.proposals
     assert (ike.encr, ike.integ) == (((EncrID.AES_CBC, 128),), (IntegID.HMAC_SHA2_256_128,))
     assert (ike.prf, ike.ke) == ((PrfID.HMAC_SHA2_512,), (KeID.MODP_2048,))
-    assert config.ike == Ike((ike,), 600, 5, (1.0, 2.5), 576)
+    assert config.ike == Ike((ike,), 600, 5, (1.0, 2.5))
     first, second = config.esp.proposals
     assert (first.encr, first.integ, first.ke, first.esn) == (((EncrID.AES_GCM_16, 256),), (), (KeID.CURVE448,), both)
     assert (second.encr, second.ke, second.esn) == (((EncrID.CHACHA20_POLY1305, 256),), (), (EsnID.NO_ESN,))
@@ -143,6 +143,15 @@ def test_every_setting() -> None:
 def test_a_key_or_a_shared_key_makes_a_peer_trusted() -> None:
     assert rule('peer = "192.0.2.2"\nkey = "/k"').require is Assurance.TRUSTED
     assert rule('peer = "192.0.2.2"\npsk = "/k"').require is Assurance.TRUSTED
+
+
+def test_defaults_are_those_of_ike() -> None:
+    settings, config = Settings(Identity.fqdn("alice.example"), None), parse(HOST, "alice.toml")
+    assert (settings.ike_offers, settings.esp_offers) == (config.ike.proposals, config.esp.proposals)
+    assert (settings.ike_port, settings.nat_port) == (config.host.port, config.host.nat_port)
+    assert (settings.ike_lifetime, settings.child_lifetime) == (config.ike.lifetime, config.esp.lifetime)
+    assert (settings.child_packets, settings.replay_window) == (config.esp.packets, config.esp.replay_window)
+    assert (settings.liveness, settings.retransmit) == (config.ike.liveness, config.ike.retransmit)
 
 
 def test_peers() -> None:

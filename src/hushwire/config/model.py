@@ -73,8 +73,6 @@ class Ike:
     """Seconds of silence from a peer until we ask whether it is there (RFC 7296 s2.4)."""
     retransmit: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0)
     """Seconds to wait before each retransmission, and after the last before we give up (RFC 7296 s2.1)."""
-    fragment: int = 1200
-    """Octets of the largest IKE message that is sent in one piece (RFC 7383)."""
 
 
 @dataclass(frozen=True, slots=True)

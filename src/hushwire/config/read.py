@@ -119,7 +119,6 @@ READERS: Mapping[type[Any], Mapping[str, Reader]] = {
         "lifetime": SECONDS,
         "liveness": number(1, 24 * 3600, "number of seconds"),
         "retransmit": value.waits,
-        "fragment": number(256, 65000, "number of octets"),
     },
     Esp: {
         "proposals": list_of(esp_offer),
