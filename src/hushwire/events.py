@@ -171,13 +171,13 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """Ask the keeper to sign AUTH octets (RFC 7296 s2.15)."""
+    """Ask the keeper to sign AUTH octets, or to compute a shared key's AUTH (RFC 7296 s2.15)."""
 
     request: int
     key: bytes
-    """SHA-256 fingerprint of the public key's SubjectPublicKeyInfo."""
+    """SHA-256 fingerprint of the public key's SubjectPublicKeyInfo; or the name of a shared key."""
     scheme: str
-    """A crypto.auth.Scheme's name."""
+    """A crypto.auth.Scheme's name; or SHARED_KEY/ and the PRF's name."""
     octets: bytes
 
 

@@ -1,0 +1,168 @@
+"""IKE_AUTH (RFC 7296 s1.2, s2.15, RFC 7670 for raw keys).
+
+HDR, SK {IDi, [CERT,] [CERTREQ,] [IDr,] AUTH, SAi2, TSi, TSr}  -->
+                                <--  HDR, SK {IDr, [CERT,] AUTH, SAr2, TSi, TSr}
+"""
+
+from typing import TYPE_CHECKING
+
+from hushwire.crypto.auth import signed_octets
+from hushwire.crypto.keys import BadKey, PublicKey, cert_from_public_key, public_key_from_cert
+from hushwire.ike import init, report
+from hushwire.ike.child import ChildSA
+from hushwire.ike.errors import PeerMisbehaved, PeerRefused, PlaneRefused, Rejected, Unauthorized
+from hushwire.ike.init import Agreed
+from hushwire.ike.negotiation import Wanted, answer_request, assemble, request_payloads, take_response
+from hushwire.ike.proof import Authenticated, authentication, prove
+from hushwire.ike.traps import Authorize, Install, Request, Respond
+from hushwire.policy.pad import Identity, PadEntry
+from hushwire.wire.message import Message
+from hushwire.wire.payload import (
+    Authentication,
+    Certificate,
+    CertificateRequest,
+    IDi,
+    IDr,
+    Notify,
+    Payload,
+    SecurityAssociation,
+)  # fmt: skip
+from hushwire.wire.registry import CertEncoding, ExchangeType, NotifyType, PrfID
+
+if TYPE_CHECKING:
+    from hushwire.ike.sa import IkeSA
+
+RAW_ENCODINGS = (CertEncoding.RAW_PUBLIC_KEY, CertEncoding.OPENIKED_ECDSA, CertEncoding.RAW_RSA_KEY)
+"""Forms of a bare key, in falling preference."""
+
+
+async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
+    """Become known to the peer of `entry` and know it, with a first Child SA."""
+    sa.peer = entry
+    agreed = await init.initiate(sa)
+    host, keys, prf = sa.host, sa.keys, _prf(sa)
+    identity = IDi(host.settings.identity.type, host.settings.identity.data)
+    octets = signed_octets(agreed.request, agreed.nr, prf, keys.pi, identity.write())
+    auth = await authentication(entry, host.settings.key, agreed.hashes, octets, prf)
+    spi_in = host.new_child_spi()
+    payloads: list[Payload] = [
+        identity,
+        *_certificates(entry, host.settings.key, agreed),
+        CertificateRequest(CertEncoding.RAW_PUBLIC_KEY, b""),
+        IDr(entry.identity.type, entry.identity.data),
+        auth,
+        *request_payloads(sa, wanted, spi_in, with_ke=False),
+    ]
+    if not host.peers.get(entry.identity):
+        payloads.append(Notify(NotifyType.INITIAL_CONTACT))
+    response = await Request(ExchangeType.IKE_AUTH, payloads)
+    try:
+        proof = await _prove_responder(sa, entry, agreed, response)
+    except Rejected as failure:
+        # RFC 7296 s2.21.2: the responder takes us for established, so it is told.
+        await Request(ExchangeType.INFORMATIONAL, [Notify(failure.notify)])
+        raise
+    sa.authenticate(proof)
+    host.outbox.append(report.Established(sa))
+    try:
+        _raise_error(response)
+        terms, _ = take_response(sa, response, wanted, spi_in, (agreed.ni, agreed.nr), with_ke=False)
+        child = assemble(sa, proof, terms, acquire=wanted.acquire)
+        await Install((child.inbound, child.outbound))
+        sa.add(child)
+    except (Rejected, PeerMisbehaved, PlaneRefused) as failure:
+        host.outbox.append(report.ChildFailed(sa, str(failure)))
+
+
+async def _prove_responder(sa: "IkeSA", entry: PadEntry, agreed: Agreed, response: Message) -> Authenticated:
+    idr, auth = response.one(IDr), response.one(Authentication)
+    if idr is None or auth is None:
+        _raise_error(response)
+        raise Rejected(NotifyType.AUTHENTICATION_FAILED, "IKE_AUTH response without IDr or AUTH")
+    claimed = Identity.received(idr.type, idr.data)
+    if claimed != entry.identity:
+        raise Rejected(NotifyType.AUTHENTICATION_FAILED, f"the peer is {claimed}, not {entry.identity}")
+    octets = signed_octets(agreed.response, agreed.ni, _prf(sa), sa.keys.pr, idr.write())
+    return await prove(entry, auth, octets, _prf(sa), _sent_key(response))
+
+
+async def respond(sa: "IkeSA", message: Message) -> None:
+    """Let the peer prove who it is, prove who we are, and build the Child SA it asks for."""
+    host, keys, agreed, prf = sa.host, sa.keys, sa.agreed, _prf(sa)
+    assert agreed is not None
+    idi, auth = message.one(IDi), message.one(Authentication)
+    if idi is None or auth is None:
+        # No AUTH would ask for EAP, which hushwire does not do (DESIGN.md law 9).
+        raise Rejected(NotifyType.AUTHENTICATION_FAILED, "IKE_AUTH request without IDi or AUTH")
+    try:
+        entry = await Authorize(Identity.received(idi.type, idi.data), sa.remote)
+    except Unauthorized as error:
+        raise Rejected(NotifyType.AUTHENTICATION_FAILED, str(error)) from None
+    octets = signed_octets(agreed.request, agreed.nr, prf, keys.pi, idi.write())
+    proof = await prove(entry, auth, octets, prf, _sent_key(message))
+    identity = IDr(host.settings.identity.type, host.settings.identity.data)
+    ours = signed_octets(agreed.response, agreed.ni, prf, keys.pr, identity.write())
+    answer = await authentication(entry, host.settings.key, agreed.hashes, ours, prf)
+    payloads: list[Payload] = [identity, *_certificates(entry, host.settings.key, _asking(agreed, message)), answer]
+    child: ChildSA | None = None
+    failure = ""
+    if message.one(SecurityAssociation) is not None:
+        try:
+            terms, _, more = answer_request(sa, proof, message, (agreed.ni, agreed.nr), with_ke=False)
+            child = assemble(sa, proof, terms)
+            await Install((child.inbound, child.outbound))
+            payloads += more
+        except (Rejected, PlaneRefused) as error:
+            # RFC 7296 s2.21.2: no Child SA, but the IKE SA stands.
+            child, failure = None, str(error)
+            payloads.append(Notify(error.notify if isinstance(error, Rejected) else NotifyType.NO_ADDITIONAL_SAS))
+    sa.authenticate(proof)
+    await Respond(payloads)
+    sa.agreed = None
+    host.outbox.append(report.Established(sa))
+    if child is not None:
+        sa.add(child)
+    elif failure:
+        host.outbox.append(report.ChildFailed(sa, failure))
+    if message.notify(NotifyType.INITIAL_CONTACT) is not None:
+        sa.first_contact()
+
+
+def _prf(sa: "IkeSA") -> PrfID:
+    return sa.suite.prf
+
+
+def _asking(agreed: Agreed, message: Message) -> Agreed:
+    """A responder learns what forms of keys its peer reads in IKE_AUTH."""
+    encodings = frozenset(p.encoding for p in message.payloads if isinstance(p, CertificateRequest | Certificate))
+    return Agreed(agreed.request, agreed.response, agreed.ni, agreed.nr, agreed.hashes, encodings)
+
+
+def _certificates(entry: PadEntry, key: PublicKey | None, agreed: Agreed) -> list[Certificate]:
+    """Our bare key, in the form the peer asked for; by RFC 7670 if it asked for nothing."""
+    if key is None or entry.psk is not None:
+        return []
+    for encoding in RAW_ENCODINGS:
+        if encoding in agreed.encodings or not agreed.encodings:
+            try:
+                return [Certificate(encoding, cert_from_public_key(key, encoding))]
+            except BadKey:
+                continue
+    return []
+
+
+def _sent_key(message: Message) -> PublicKey | None:
+    """The bare key among the peer's certificates.  What is no bare key is passed over: the PAD entry decides."""
+    for payload in message.payloads:
+        if isinstance(payload, Certificate) and payload.encoding in RAW_ENCODINGS:
+            try:
+                return public_key_from_cert(payload.encoding, payload.data)
+            except BadKey as error:
+                raise Rejected(NotifyType.AUTHENTICATION_FAILED, str(error)) from None
+    return None
+
+
+def _raise_error(response: Message) -> None:
+    for payload in response.payloads:
+        if isinstance(payload, Notify) and payload.type.is_error:
+            raise PeerRefused(payload.type, "said the peer", payload.data)

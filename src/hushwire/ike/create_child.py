@@ -1,0 +1,163 @@
+"""CREATE_CHILD_SA for Child SAs: new ones and replacements (RFC 7296 s1.3.1, s1.3.3, s2.8, s2.25).
+
+HDR, SK {[N(REKEY_SA),] SA, Ni, [KEi,] TSi, TSr}  -->
+                                <--  HDR, SK {SA, Nr, [KEr,] TSi, TSr}
+"""
+
+from typing import TYPE_CHECKING
+
+from hushwire.crypto.kex import BadKeyExchange, generate
+from hushwire.ike import rekey_ike, report
+from hushwire.ike.child import ChildSA
+from hushwire.ike.errors import PeerMisbehaved, PeerRefused, PlaneRefused, Rejected
+from hushwire.ike.informational import activate, delete_child, error_notify
+from hushwire.ike.negotiation import Wanted, answer_request, assemble, request_payloads, take_response
+from hushwire.ike.state import State
+from hushwire.ike.traps import Install, Request, Respond
+from hushwire.wire.message import Message
+from hushwire.wire.payload import KeyExchange, Nonce, Notify, Payload, SecurityAssociation
+from hushwire.wire.registry import ExchangeType, KeID, NotifyType, ProtocolID
+
+if TYPE_CHECKING:
+    from hushwire.ike.sa import IkeSA
+
+RETRY = 5.0
+"""Seconds until a rekey that the peer put off is tried again."""
+
+
+async def create(sa: "IkeSA", wanted: Wanted) -> None:
+    """Ask for one more Child SA."""
+    if sa.state is not State.ESTABLISHED:
+        return
+    try:
+        sa.add(await _exchange(sa, wanted, None))
+    except (Rejected, PeerMisbehaved, PlaneRefused, BadKeyExchange) as failure:
+        sa.host.outbox.append(report.ChildFailed(sa, str(failure)))
+
+
+async def rekey(sa: "IkeSA", child: ChildSA) -> None:
+    """Replace a Child SA; when both ends do so at once, one of the two replacements goes (RFC 7296 s2.8.1)."""
+    if child.spi_in not in sa.children or child.successor is not None:
+        child.rekeying = False
+        return
+    try:
+        new = await _exchange(sa, Wanted((child.selector,), child.mode), child)
+    except (Rejected, PlaneRefused, BadKeyExchange) as failure:
+        child.rekeying = False
+        child.rekey_at = sa.host.now.monotonic + sa.host.jitter(RETRY)
+        if isinstance(failure, PeerRefused) and failure.notify == NotifyType.CHILD_SA_NOT_FOUND:
+            # RFC 7296 s2.25: the peer does not have it, so neither do we.
+            sa.remove(child)
+        else:
+            sa.arm_children()
+            sa.host.notice("ike.rekey-failed", ("peer", sa.peer_name), ("reason", str(failure)))
+        return
+    sa.add(new)
+    rival = child.successor
+    if rival is not None and rival.spi_in in sa.children and min(new.nonces) < min(rival.nonces):
+        # RFC 7296 s2.8.1: the one made with the lowest of the four nonces is closed by who made it.
+        await activate(rival)
+        await delete_child(sa, new)
+    else:
+        await delete_child(sa, child)
+
+
+async def _exchange(sa: "IkeSA", wanted: Wanted, replaced: ChildSA | None) -> ChildSA:
+    """One CREATE_CHILD_SA of ours, tried again once if the peer takes another group."""
+    host, proof = sa.host, sa.authenticated
+    assert proof is not None
+    groups = [group for offer in host.settings.esp_offers for group in offer.ke]
+    group = sa.suite.ke if sa.suite.ke in groups else next(iter(groups), KeID.NONE)
+    for attempt in range(2):
+        spi_in, ni = host.new_child_spi(), host.new_nonce()
+        payloads: list[Payload] = []
+        if replaced is not None:
+            # RFC 7296 s1.3.3: by the SPI in which its initiator expects to receive.
+            payloads.append(Notify(NotifyType.REKEY_SA, b"", ProtocolID.ESP, replaced.spi_in))
+        sa_payload, *selectors = request_payloads(sa, wanted, spi_in, with_ke=group != KeID.NONE)
+        payloads += [sa_payload, Nonce(ni)]
+        share = generate(group, host.entropy) if group != KeID.NONE else None
+        if share is not None:
+            payloads.append(KeyExchange(group, share.public))
+        response = await Request(ExchangeType.CREATE_CHILD_SA, payloads + selectors)
+        error = error_notify(response)
+        if error is None:
+            break
+        suggested = KeID(int.from_bytes(error.data)) if len(error.data) == 2 else KeID.NONE
+        if error.type != NotifyType.INVALID_KE_PAYLOAD or suggested not in groups or attempt:
+            raise PeerRefused(error.type, "said the peer")
+        group = suggested
+    nonce, ke = response.one(Nonce), response.one(KeyExchange)
+    if nonce is None:
+        raise PeerMisbehaved("CREATE_CHILD_SA response without nonce")
+    terms, choice = take_response(sa, response, wanted, spi_in, (ni, nonce.data), with_ke=share is not None)
+    shared = None
+    if choice.ke != KeID.NONE:
+        if share is None or ke is None or not choice.ke == ke.group == group:
+            raise PeerMisbehaved("CREATE_CHILD_SA response with another group than its KE")
+        shared = share.agree(ke.data)
+    child = assemble(sa, proof, terms, shared, wanted.acquire)
+    await Install((child.inbound, child.outbound))
+    return child
+
+
+async def respond(sa: "IkeSA", message: Message) -> None:
+    """Answer any CREATE_CHILD_SA request: what its SA payload proposes says which kind it is."""
+    offer = message.one(SecurityAssociation)
+    if offer is None or not offer.proposals:
+        raise Rejected(NotifyType.INVALID_SYNTAX, "CREATE_CHILD_SA without SA")
+    if sa.state is not State.ESTABLISHED or sa.deleting:
+        raise Rejected(NotifyType.TEMPORARY_FAILURE, "this IKE SA is on its way out")
+    if offer.proposals[0].protocol == ProtocolID.IKE:
+        await rekey_ike.respond(sa, message)
+    else:
+        await _respond_child(sa, message)
+
+
+async def _respond_child(sa: "IkeSA", message: Message) -> None:
+    host, proof = sa.host, sa.authenticated
+    assert proof is not None
+    if sa.rekeying:
+        # RFC 7296 s2.25.2: the children are about to move.
+        raise Rejected(NotifyType.TEMPORARY_FAILURE, "the IKE SA is being rekeyed")
+    replaced = _replaced(sa, message)
+    nonce, ke = message.one(Nonce), message.one(KeyExchange)
+    if nonce is None:
+        raise Rejected(NotifyType.INVALID_SYNTAX, "CREATE_CHILD_SA without nonce")
+    nr = host.new_nonce()
+    hint = ke.group if ke is not None else None
+    nonces = (nonce.data, nr)
+    terms, choice, payloads = answer_request(sa, proof, message, nonces, with_ke=ke is not None, hint=hint)
+    shared = None
+    if choice.ke != KeID.NONE:
+        if ke is None or ke.group != choice.ke:
+            raise Rejected(NotifyType.INVALID_KE_PAYLOAD, f"not {choice.ke.name}", choice.ke.to_bytes(2))
+        share = generate(choice.ke, host.entropy)
+        try:
+            shared = share.agree(ke.data)
+        except BadKeyExchange as error:
+            raise Rejected(NotifyType.INVALID_SYNTAX, str(error)) from None
+        payloads.insert(1, KeyExchange(choice.ke, share.public))
+    payloads.insert(1, Nonce(nr))
+    child = assemble(sa, proof, terms, shared)
+    # Of a replacement only the inbound half: what we send goes the old way until the peer drops it (RFC 7296 s2.8).
+    child.outbound_waits = replaced is not None
+    await Install((child.inbound,) if child.outbound_waits else (child.inbound, child.outbound))
+    await Respond(payloads)
+    sa.add(child)
+    if replaced is not None:
+        replaced.successor = child
+
+
+def _replaced(sa: "IkeSA", message: Message) -> ChildSA | None:
+    """The Child SA that the request replaces, if it replaces one."""
+    notify = message.notify(NotifyType.REKEY_SA)
+    if notify is None:
+        return None
+    child = next((child for child in sa.children.values() if child.spi_out == notify.spi), None)
+    if notify.protocol != ProtocolID.ESP or child is None:
+        raise Rejected(NotifyType.CHILD_SA_NOT_FOUND, "no such Child SA to rekey")
+    if child.deleting or child.successor is not None:
+        # RFC 7296 s2.25.1: it is being closed.
+        raise Rejected(NotifyType.TEMPORARY_FAILURE, "that Child SA is on its way out")
+    return child

@@ -1,0 +1,95 @@
+"""What all IKE SAs of a host share: settings, randomness, the step's time, and where effects and reports go."""
+
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from heapq import heappush
+from typing import TYPE_CHECKING, Any
+
+from hushwire.entropy import Entropy
+from hushwire.events import Effect, Notice
+from hushwire.ike.half_open import HalfOpen
+from hushwire.ike.report import Report
+from hushwire.ike.settings import Settings
+from hushwire.policy.pad import Identity
+from hushwire.timers import Now
+from hushwire.wire.message import Message
+from hushwire.wire.registry import ExchangeType
+
+if TYPE_CHECKING:
+    from hushwire.ike.child import ChildSA
+    from hushwire.ike.sa import IkeSA, Running
+
+Exchange = Coroutine[Any, Any, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanges:
+    """The coroutines that an IKE SA runs by itself: one to answer each kind of request, and one for each timer."""
+
+    responders: dict[ExchangeType, Callable[["IkeSA", Message], Exchange]]
+    liveness: Callable[["IkeSA"], Exchange]
+    rekey_ike: Callable[["IkeSA"], Exchange]
+    rekey_child: Callable[["IkeSA", "ChildSA"], Exchange]
+    delete_ike: Callable[["IkeSA"], Exchange]
+
+
+@dataclass(slots=True)
+class Host:
+    """Owned by the Endpoint, lent to every IkeSA."""
+
+    settings: Settings
+    entropy: Entropy
+    numbers: Iterator[int]
+    """Numbers of requests, the Node's."""
+    exchanges: Exchanges
+    now: Now = field(default_factory=lambda: Now(0.0, 0.0))
+    outbox: list[Effect | Report] = field(default_factory=list)
+    sas: dict[bytes, "IkeSA"] = field(default_factory=dict)
+    """By our own SPI."""
+    peers: dict[Identity, list["IkeSA"]] = field(default_factory=dict)
+    """Authenticated ones, by who is there."""
+    half_open: HalfOpen = field(default_factory=HalfOpen)
+    alarms: list[tuple[float, int, "IkeSA"]] = field(default_factory=list)
+    """A heap of when to look at which SA; an entry may be stale, none is late."""
+    waiting: dict[int, "Running"] = field(default_factory=dict)
+    """Exchanges that wait for the answer to a numbered request."""
+
+    def new_ike_spi(self) -> bytes:
+        """8 random octets, not zero and not in use (RFC 7296 s2.6)."""
+        while (spi := self.entropy.public(8)) in self.sas or spi == bytes(8):
+            pass
+        return spi
+
+    def new_child_spi(self) -> bytes:
+        """4 random octets above 255 (RFC 4303 s2.1)."""
+        while (spi := self.entropy.public(4)) <= b"\0\0\0\xff":
+            pass
+        return spi
+
+    def new_nonce(self) -> bytes:
+        """At least half the PRF's key (RFC 7296 s2.10): 32 octets do for all of ours."""
+        return self.entropy.public(32)
+
+    def wake(self, sa: "IkeSA", when: float) -> None:
+        """Look at an IKE SA's timers at monotonic time `when`."""
+        heappush(self.alarms, (when, id(sa), sa))
+
+    def forget(self, sa: "IkeSA") -> None:
+        """An IKE SA is closed."""
+        if self.sas.get(sa.spi) is sa:
+            del self.sas[sa.spi]
+        self.half_open.discard(sa)
+        if sa.authenticated is not None:
+            identity = sa.authenticated.entry.identity
+            others = [other for other in self.peers.get(identity, ()) if other is not sa]
+            if others:
+                self.peers[identity] = others
+            else:
+                self.peers.pop(identity, None)
+
+    def jitter(self, seconds: float) -> float:
+        """Between 80 and 100 per cent of `seconds`, so that hosts that started together do not rekey together."""
+        return seconds * (0.8 + 0.2 * self.entropy.public(1)[0] / 255)
+
+    def notice(self, kind: str, *fields: tuple[str, str | int | float], grave: bool = False) -> None:
+        self.outbox.append(Notice(kind, fields, grave))

@@ -1,0 +1,75 @@
+"""INFORMATIONAL: liveness and Delete (RFC 7296 s1.4, s2.4, s2.25.1)."""
+
+from typing import TYPE_CHECKING
+
+from hushwire.ike.child import ChildSA
+from hushwire.ike.errors import NoAnswer
+from hushwire.ike.traps import Install, Request, Respond
+from hushwire.wire.message import Message
+from hushwire.wire.payload import Delete, Notify
+from hushwire.wire.registry import ExchangeType, NotifyType, ProtocolID
+
+if TYPE_CHECKING:
+    from hushwire.ike.sa import IkeSA
+
+
+async def check_liveness(sa: "IkeSA") -> None:
+    """An empty exchange; silence closes the IKE SA."""
+    await Request(ExchangeType.INFORMATIONAL, [])
+
+
+async def delete_child(sa: "IkeSA", child: ChildSA) -> None:
+    """Delete a Child SA at both ends."""
+    if child.deleting or child.spi_in not in sa.children:
+        return
+    child.deleting = True
+    await Request(ExchangeType.INFORMATIONAL, [Delete(ProtocolID.ESP, (child.spi_in,))])
+    sa.remove(child)
+
+
+async def delete_ike(sa: "IkeSA") -> None:
+    """Delete the IKE SA and with it every Child SA (RFC 7296 s1.4.1); done even if nobody answers."""
+    sa.deleting = True
+    try:
+        await Request(ExchangeType.INFORMATIONAL, [Delete(ProtocolID.IKE)])
+    except NoAnswer:
+        sa.host.notice("ike.delete-unanswered", ("peer", sa.peer_name))
+    sa.close("deleted")
+
+
+async def respond(sa: "IkeSA", message: Message) -> None:
+    deletes = [payload for payload in message.payloads if isinstance(payload, Delete)]
+    if any(delete.protocol == ProtocolID.IKE for delete in deletes):
+        await Respond([])
+        if sa.successor is not None:
+            # RFC 7296 s2.25.2: the peer has finished its rekey; ours, still under way, is forgotten.
+            sa.successor.adopt(sa)
+        sa.close("deleted by the peer")
+        return
+    gone = []
+    named = {spi for delete in deletes if delete.protocol == ProtocolID.ESP for spi in delete.spis}
+    for child in [child for child in sa.children.values() if child.spi_out in named]:
+        await activate(child.successor)
+        if not child.deleting:
+            # RFC 7296 s1.4.1: when both delete at once, neither answer names the SA again.
+            gone.append(child.spi_in)
+        sa.remove(child)
+    await Respond([Delete(ProtocolID.ESP, tuple(gone))] if gone else [])
+    if message.notify(NotifyType.AUTHENTICATION_FAILED) is not None:
+        # RFC 7296 s2.21.2: the initiator could not verify us, so for it there is no IKE SA.
+        sa.close("the peer could not authenticate us")
+
+
+async def activate(child: ChildSA | None) -> None:
+    """Start to send through a Child SA that the peer's rekey made: it can open what comes (RFC 7296 s2.8)."""
+    if child is not None and child.outbound_waits:
+        child.outbound_waits = False
+        await Install((child.outbound,))
+
+
+def error_notify(message: Message) -> Notify | None:
+    """The first error a response carries."""
+    for payload in message.payloads:
+        if isinstance(payload, Notify) and payload.type.is_error:
+            return payload
+    return None

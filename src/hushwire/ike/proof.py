@@ -1,0 +1,77 @@
+"""What a verified AUTH leaves behind: without it no Child SA can be built (DESIGN.md section 2)."""
+
+from dataclasses import dataclass
+
+from hushwire.crypto.auth import (
+    SUPPORTED_HASHES,
+    AuthenticationFailed,
+    Verified,
+    choose_scheme,
+    compare_shared_key,
+    verify,
+)  # fmt: skip
+from hushwire.crypto.auth import auth_payload as write_auth
+from hushwire.crypto.keys import PublicKey
+from hushwire.ike.errors import Rejected
+from hushwire.ike.traps import Sign
+from hushwire.policy.assurance import Assurance
+from hushwire.policy.pad import PadEntry
+from hushwire.wire.payload import Authentication
+from hushwire.wire.registry import AuthMethod, HashID, NotifyType, PrfID
+
+MOST_KEYS = 8
+"""Keys tried per peer (ATTACKS section 4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """The peer of `entry` proved it with what `verified` names."""
+
+    entry: PadEntry
+    verified: Verified
+
+    @property
+    def assurance(self) -> Assurance:
+        return self.entry.assurance
+
+
+async def prove(
+    entry: PadEntry, payload: Authentication, octets: bytes, prf: PrfID, sent: PublicKey | None
+) -> Authenticated:
+    """Check a peer's AUTH payload against its PAD entry; raises Rejected(AUTHENTICATION_FAILED).
+
+    `sent` is the key of the peer's CERT payload.  It is no evidence: it only says which of the entry's keys to try.
+    """
+    if payload.method == AuthMethod.SHARED_KEY:
+        if entry.psk is None:
+            raise Rejected(NotifyType.AUTHENTICATION_FAILED, "a shared key, and none is configured")
+        expected = await Sign(entry.psk, shared_key_scheme(prf), octets)
+        try:
+            return Authenticated(entry, compare_shared_key(expected, payload.data))
+        except AuthenticationFailed as error:
+            raise Rejected(NotifyType.AUTHENTICATION_FAILED, str(error)) from None
+    keys = [key for key in entry.keys if sent is None or key == sent][:MOST_KEYS]
+    reason = "the peer's key is none of those known for it" if entry.keys else "no key is known for the peer"
+    for key in keys:
+        try:
+            return Authenticated(entry, verify(key, payload.method, payload.data, octets, SUPPORTED_HASHES))
+        except AuthenticationFailed as error:
+            reason = str(error)
+    raise Rejected(NotifyType.AUTHENTICATION_FAILED, reason)
+
+
+async def authentication(
+    entry: PadEntry, key: PublicKey | None, hashes: frozenset[HashID] | None, octets: bytes, prf: PrfID
+) -> Authentication:
+    """Our own AUTH payload, made by the keeper.  Raises Rejected when the peer can verify nothing of ours."""
+    if entry.psk is not None:
+        return Authentication(AuthMethod.SHARED_KEY, await Sign(entry.psk, shared_key_scheme(prf), octets))
+    scheme = choose_scheme(key.kind, hashes) if key is not None else None
+    if key is None or scheme is None:
+        ours = f"no signature of our {key.kind} key" if key is not None else "no key: we have none"
+        raise Rejected(NotifyType.AUTHENTICATION_FAILED, f"the peer can verify {ours}")
+    return Authentication(*write_auth(scheme, await Sign(key.fingerprint, scheme.name, octets)))
+
+
+def shared_key_scheme(prf: PrfID) -> str:
+    return f"SHARED_KEY/{prf.name}"

@@ -1,0 +1,70 @@
+"""What IKE tells the Node that composes it, beside the effects it asks for."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hushwire.policy.pad import Identity
+from hushwire.wire.address import Endpoint
+
+if TYPE_CHECKING:
+    from hushwire.ike.child import ChildSA
+    from hushwire.ike.sa import IkeSA
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationWanted:
+    """A peer claims an identity: answer with Endpoint.authorized() or Endpoint.unauthorized()."""
+
+    request: int
+    identity: Identity
+    remote: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Established:
+    """Both ends have proved who they are."""
+
+    sa: "IkeSA"
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """An IKE SA took over another's peer and children (RFC 7296 s2.18)."""
+
+    old: "IkeSA"
+    new: "IkeSA"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildUp:
+    """Both directions of a Child SA stand in the plane."""
+
+    sa: "IkeSA"
+    child: "ChildSA"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildDown:
+    """A Child SA is gone from the plane."""
+
+    sa: "IkeSA"
+    child: "ChildSA"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildFailed:
+    """A Child SA that was wanted did not come to be; the IKE SA stands."""
+
+    sa: "IkeSA"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """An IKE SA, established or not, is gone, and with it every Child SA."""
+
+    sa: "IkeSA"
+    reason: str
+
+
+Report = AuthorizationWanted | Established | Replaced | ChildUp | ChildDown | ChildFailed | Closed

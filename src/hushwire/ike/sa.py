@@ -1,0 +1,555 @@
+"""The IKE SA: who is at the other end, the keys, and the exchanges under way (RFC 7296 s2).
+
+State is what has been reached; what is in flight is an exchange, a coroutine that this module drives.  At most one of
+ours and one of the peer's run at a time, since both windows are 1 (RFC 7296 s2.3).
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from hushwire.crypto.cipher import IkeCipher, IntegrityError
+from hushwire.crypto.prf import IkeKeys
+from hushwire.crypto.suite import IkeSuite
+from hushwire.events import DeleteSA, InstallSA, Send
+from hushwire.events import Sign as SignEffect
+from hushwire.ike import report
+from hushwire.ike.child import ChildSA
+from hushwire.ike.errors import NoAnswer, PeerMisbehaved, PlaneRefused, Rejected, Unauthorized
+from hushwire.ike.host import Exchange, Host
+from hushwire.ike.init import Agreed
+from hushwire.ike.nat import Nat
+from hushwire.ike.proof import Authenticated
+from hushwire.ike.state import ANSWERED, TRANSITIONS, Input, State
+from hushwire.ike.traps import Authorize, InitRequest, Install, Listen, Request, Respond, Sign
+from hushwire.ike.window import Window
+from hushwire.policy.pad import PadEntry
+from hushwire.policy.sad import SAName
+from hushwire.timers import Timers
+from hushwire.wire.address import Endpoint
+from hushwire.wire.cursor import DecodeError
+from hushwire.wire.message import Header, Message, read_payloads, sealed_prefix, write_message, write_payloads
+from hushwire.wire.payload import Encrypted, Notify, Payload, Unknown
+from hushwire.wire.registry import ExchangeType, NotifyType
+
+
+class Timer(Enum):
+    RETRANSMIT = auto()
+    HALF_OPEN = auto()
+    LIVENESS = auto()
+    REKEY = auto()
+    EXPIRE = auto()
+    CHILDREN = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """An exchange that has begun and not ended."""
+
+    sa: "IkeSA"
+    coroutine: Exchange
+    request: Message | None = None
+    """What it answers; None for an exchange of ours."""
+    path: tuple[Endpoint, Endpoint] | None = None
+    """Where the request came to and from: the response takes the same way back (RFC 7296 s2.11)."""
+    responded: bool = False
+    pending: set[int] = field(default_factory=set)
+    """Numbers of installations not yet confirmed."""
+
+
+class IkeSA:
+    """One IKE SA, of either role."""
+
+    def __init__(self, host: Host, local: Endpoint, remote: Endpoint, *, initiator: bool) -> None:
+        self.host = host
+        self.local = local
+        self.remote = remote
+        self.initiator = initiator
+        """Whether this host is the original initiator."""
+        self.state = State.INITIAL
+        self.spi_i = host.new_ike_spi() if initiator else bytes(8)
+        self.spi_r = bytes(8)
+        self.window = Window()
+        self.suite: IkeSuite
+        self.keys: IkeKeys
+        """Both set by keyed(): an exchange that reads them before is a bug of ours, and raises."""
+        self.nat = Nat()
+        self.peer: PadEntry | None = None
+        """Who is meant to be there; proved only once `authenticated` is set."""
+        self.authenticated: Authenticated | None = None
+        self.children: dict[bytes, ChildSA] = {}
+        """By our inbound SPI."""
+        self.successor: IkeSA | None = None
+        """What the peer's rekey of this one made."""
+        self.nonces: tuple[bytes, bytes] = (b"", b"")
+        """Of the exchange that made it, the initiator's first."""
+        self.created = host.now.monotonic
+        self.established = 0.0
+        self.heard = host.now.monotonic
+        """When an integrity-checked message last came."""
+        self.rekeying = False
+        """A rekey of ours is under way or queued."""
+        self.deleting = False
+        self.agreed: Agreed | None = None
+        """Of a responder between IKE_SA_INIT and IKE_AUTH."""
+        self.init_request = b""
+        """The octets of the IKE_SA_INIT request that is being answered."""
+        self.half_open_at: Endpoint | None = None
+        """Where it counts as half-open."""
+        self._seal: IkeCipher | None = None
+        self._open: IkeCipher | None = None
+        self._timers: Timers[Timer] = Timers()
+        self._queue: deque[Callable[[], Exchange]] = deque()
+        self._ours: Running | None = None
+        self._theirs: Running | None = None
+        self._requesting: Running | None = None
+        self._current: Running | None = None
+
+    def __repr__(self) -> str:
+        return f"<IkeSA {self.spi_i.hex()}:{self.spi_r.hex()} {self.state.name}>"
+
+    @property
+    def spi(self) -> bytes:
+        """Ours of the two."""
+        return self.spi_i if self.initiator else self.spi_r
+
+    @property
+    def busy_with_children(self) -> bool:
+        """Whether an exchange of ours is making, replacing or deleting a Child SA (RFC 7296 s2.25.2)."""
+        return any(child.rekeying or child.deleting for child in self.children.values())
+
+    # --- exchanges ---
+
+    def start(self, exchange: Callable[[], Exchange]) -> None:
+        """Begin an exchange of ours, as soon as the one before it has ended."""
+        self._queue.append(exchange)
+        self._next()
+
+    def _next(self) -> None:
+        if self._ours is None and self._queue and self.state is not State.CLOSED:
+            self._ours = Running(self, self._queue.popleft()())
+            self._drive(self._ours)
+
+    def resume(self, running: Running, value: Any = None, error: Exception | None = None) -> None:
+        """The answer to what an exchange waited for."""
+        if running in (self._ours, self._theirs):
+            self._drive(running, value, error)
+
+    def installed(self, running: Running, number: int, error: PlaneRefused | None) -> None:
+        """One of the installations an exchange waits for was done or refused."""
+        running.pending.discard(number)
+        if error is not None:
+            running.pending.clear()
+        if error is not None or not running.pending:
+            self.resume(running, None, error)
+
+    def _drive(self, running: Running, value: Any = None, error: Exception | None = None) -> None:
+        before, self._current = self._current, running
+        try:
+            self._run(running, value, error)
+        except (Rejected, PeerMisbehaved, NoAnswer, PlaneRefused, Unauthorized, DecodeError) as failure:
+            self._failed(running, failure)
+            self._ended(running)
+        finally:
+            self._current = before
+        if self._ours is None:
+            self._next()
+
+    def _run(self, running: Running, value: Any, error: Exception | None) -> None:
+        """Step the coroutine until it ends or waits for something from outside."""
+        while True:
+            try:
+                trap = running.coroutine.throw(error) if error is not None else running.coroutine.send(value)
+            except StopIteration:
+                self._ended(running)
+                return
+            value = error = None
+            match trap:
+                case Respond(payloads):
+                    self._respond(running, payloads)
+                    continue
+                case Request(exchange, payloads):
+                    self._request(exchange, payloads)
+                    self._requesting = running
+                case InitRequest(payloads):
+                    self._request(ExchangeType.IKE_SA_INIT, payloads)
+                    self._requesting = running
+                case Listen():
+                    self._requesting = running
+                case Sign(key, scheme, octets):
+                    self.host.outbox.append(SignEffect(self._wait(running), key, scheme, octets))
+                case Authorize(identity, remote):
+                    wanted = report.AuthorizationWanted(self._wait(running), identity, remote)
+                    self.host.outbox.append(wanted)
+                case Install(sas):
+                    if not sas:
+                        continue
+                    for sa in sas:
+                        number = self._wait(running)
+                        running.pending.add(number)
+                        self.host.outbox.append(InstallSA(number, sa))
+                case _:
+                    raise TypeError(f"{trap!r} is no trap")
+            return
+
+    def _wait(self, running: Running) -> int:
+        number = next(self.host.numbers)
+        self.host.waiting[number] = running
+        return number
+
+    def _failed(self, running: Running, failure: Exception) -> None:
+        """An exchange ended with an error (RFC 7296 s2.21)."""
+        if running.request is not None and not running.responded:
+            rejected = failure if isinstance(failure, Rejected) else None
+            notify = rejected.notify if rejected else NotifyType.INVALID_SYNTAX
+            if isinstance(failure, PlaneRefused):
+                notify = NotifyType.TEMPORARY_FAILURE
+            self._respond(running, [Notify(notify, rejected.data if rejected else b"")])
+        # RFC 7296 s2.21.3: INVALID_SYNTAX ends an IKE SA, other refusals only the exchange.
+        broken = isinstance(failure, NoAnswer | PeerMisbehaved | DecodeError) or (
+            isinstance(failure, Rejected) and failure.notify == NotifyType.INVALID_SYNTAX
+        )
+        if broken or self.state in (State.INITIAL, State.HALF_OPEN):
+            self.close(str(failure) or type(failure).__name__)
+        else:
+            self.host.notice("ike.exchange-failed", ("peer", self.peer_name), ("reason", str(failure)))
+
+    def _ended(self, running: Running) -> None:
+        if running is self._ours:
+            self._ours = None
+        if running is self._theirs:
+            self._theirs = None
+        if running is self._requesting:
+            self._requesting = None
+
+    # --- messages out ---
+
+    def _request(self, exchange: ExchangeType, payloads: Sequence[Payload]) -> None:
+        header = Header(self.spi_i, self.spi_r, exchange, self.initiator, False, self.window.next_id)
+        datagram = self._write(header, payloads)
+        self.window.sent(exchange, datagram)
+        self._transmit(datagram)
+        self._arm_retransmission()
+
+    def _respond(self, running: Running, payloads: Sequence[Payload]) -> None:
+        assert running.request is not None
+        assert running.path is not None
+        asked = running.request.header
+        header = Header(self.spi_i, self.spi_r, asked.exchange, self.initiator, True, asked.message_id)
+        datagram = self._write(header, payloads)
+        running.responded = True
+        self.window.respond(datagram)
+        self.host.outbox.append(Send(*running.path, datagram))
+
+    def _write(self, header: Header, payloads: Sequence[Payload]) -> bytes:
+        if self._seal is None or header.exchange == ExchangeType.IKE_SA_INIT:
+            return write_message(header, payloads)
+        first, plaintext = write_payloads(payloads)
+        prefix = sealed_prefix(header, first, self._seal.sealed_length(len(plaintext)))
+        return prefix + self._seal.seal(prefix, plaintext)
+
+    def _transmit(self, datagram: bytes) -> None:
+        self.host.outbox.append(Send(self.local, self.remote, datagram))
+
+    def _arm_retransmission(self) -> None:
+        assert self.window.outstanding is not None
+        wait = self.host.settings.retransmit[self.window.outstanding.sent - 1]
+        self._arm(Timer.RETRANSMIT, self.host.now.monotonic + wait)
+
+    # --- messages in ---
+
+    def receive(self, message: Message, datagram: bytes, local: Endpoint, remote: Endpoint) -> None:
+        """One message for this SA.  What fails an integrity check leaves no trace but a count."""
+        header = message.header
+        # The I bit says who the original initiator is: our own message reflected has it wrong (ATTACKS row 15).
+        if header.initiator == self.initiator:
+            self.host.notice("ike.dropped", ("reason", "reflected"))
+        elif header.response:
+            self._receive_response(message, datagram, local, remote)
+        else:
+            self._receive_request(message, datagram, local, remote)
+
+    def receive_init(self, message: Message, datagram: bytes, local: Endpoint, remote: Endpoint) -> None:
+        """The IKE_SA_INIT request that makes this SA, as responder."""
+        self.init_request = datagram
+        self.window.accept(datagram)
+        answer = self.host.exchanges.responders[ExchangeType.IKE_SA_INIT](self, message)
+        self._theirs = Running(self, answer, message, (local, remote))
+        self._drive(self._theirs)
+
+    def _receive_request(self, message: Message, datagram: bytes, local: Endpoint, remote: Endpoint) -> None:
+        header = message.header
+        if header.message_id != self.window.expected:
+            kept = self.window.repeated(header.message_id, datagram)
+            if kept is not None:
+                self.host.outbox.append(Send(local, remote, kept))
+            return
+        if self._theirs is not None or header.exchange not in ANSWERED[self.state]:
+            self.host.notice("ike.dropped", ("reason", f"{header.exchange.name} while {self.state.name}"))
+            return
+        try:
+            plaintext = self._decrypt(message)
+        except IntegrityError:
+            self.host.notice("ike.dropped", ("reason", "integrity"))
+            return
+        self.window.accept(datagram)
+        self._integrity_checked(local, remote)
+        self._theirs = Running(self, self._answer(message, plaintext), message, (local, remote))
+        self._drive(self._theirs)
+
+    def _answer(self, message: Message, plaintext: bytes) -> Exchange:
+        """The coroutine that answers a request which passed its integrity check."""
+        try:
+            inner = self._inner(message, plaintext)
+        except DecodeError as error:
+            return _refuse(NotifyType.INVALID_SYNTAX, str(error))
+        for payload in inner.payloads:
+            if isinstance(payload, Unknown) and payload.critical:
+                # RFC 7296 s2.5: the one octet of data is the payload's type.
+                return _refuse(NotifyType.UNSUPPORTED_CRITICAL_PAYLOAD, payload.type.name, bytes([payload.type]))
+        return self.host.exchanges.responders[message.header.exchange](self, inner)
+
+    def _receive_response(self, message: Message, datagram: bytes, local: Endpoint, remote: Endpoint) -> None:
+        header, outstanding, running = message.header, self.window.outstanding, self._requesting
+        if (
+            outstanding is None
+            or running is None
+            or header.message_id != outstanding.message_id
+            or header.exchange != outstanding.exchange
+        ):
+            return
+        if header.exchange == ExchangeType.IKE_SA_INIT:
+            # Nothing protects this one, so it stops no retransmission: the exchange may not believe it.
+            self._requesting = None
+            self._drive(running, (message, datagram))
+            return
+        try:
+            plaintext = self._decrypt(message)
+        except IntegrityError:
+            self.host.notice("ike.dropped", ("reason", "integrity"))
+            return
+        self.window.acknowledged()
+        self._timers.stop(Timer.RETRANSMIT)
+        self._integrity_checked(local, remote)
+        self._requesting = None
+        try:
+            inner = self._inner(message, plaintext)
+        except DecodeError as error:
+            self._drive(running, error=PeerMisbehaved(str(error)))
+        else:
+            self._drive(running, inner)
+
+    def _decrypt(self, message: Message) -> bytes:
+        """The octets inside SK; raises IntegrityError, for a message without one too."""
+        sealed = message.payloads[-1] if message.payloads else None
+        if self._open is None or not isinstance(sealed, Encrypted):
+            raise IntegrityError("not encrypted")
+        return self._open.open(message.associated, sealed.body)
+
+    def _inner(self, message: Message, plaintext: bytes) -> Message:
+        sealed = message.payloads[-1]
+        assert isinstance(sealed, Encrypted)
+        return Message(message.header, read_payloads(sealed.first, plaintext))
+
+    def _integrity_checked(self, local: Endpoint, remote: Endpoint) -> None:
+        """Law 6: only here may the peer's address change, and only if it sits behind a NAT (RFC 7296 s2.23)."""
+        self.heard = self.host.now.monotonic
+        if remote != self.remote and self.nat.remote and not self.nat.local:
+            self.host.notice("ike.moved", ("peer", self.peer_name), ("from", str(self.remote)), ("to", str(remote)))
+            self.remote, self.local = remote, local
+            # A Child SA moves by being rekeyed: to install its keys again would repeat nonces (law 5).
+            self.rekey_children()
+
+    # --- life ---
+
+    def keyed(self, suite: IkeSuite, keys: IkeKeys) -> None:
+        """IKE_SA_INIT, or a rekey, has given keys."""
+        self._advance(Input.KEYED)
+        self.suite, self.keys = suite, keys
+        ours, theirs = (
+            ((keys.ei, keys.ai), (keys.er, keys.ar)) if self.initiator else ((keys.er, keys.ar), (keys.ei, keys.ai))
+        )
+        self._seal = IkeCipher(suite, *ours, self.host.entropy)
+        self._open = IkeCipher(suite, *theirs, self.host.entropy)
+        self.window.acknowledged()
+        self._timers.stop(Timer.RETRANSMIT)
+
+    def half_open_until(self, when: float) -> None:
+        """A responder's SA is reaped unless the peer proves itself by `when` (ATTACKS rows 8 to 10)."""
+        self._arm(Timer.HALF_OPEN, when)
+
+    def authenticate(self, proof: Authenticated) -> None:
+        """The peer has proved who it is."""
+        self._advance(Input.AUTHENTICATED)
+        self.authenticated = proof
+        self.peer = proof.entry
+        self.host.half_open.discard(self)
+        self.host.peers.setdefault(proof.entry.identity, []).append(self)
+        settings, now = self.host.settings, self.host.now.monotonic
+        self.established = now
+        self._timers.stop(Timer.HALF_OPEN)
+        self._arm(Timer.LIVENESS, now + settings.liveness)
+        self._arm(Timer.REKEY, now + self.host.jitter(settings.ike_lifetime))
+        self._arm(Timer.EXPIRE, now + 1.1 * settings.ike_lifetime)
+
+    def heir(self, *, initiator: bool) -> "IkeSA":
+        """A new IKE SA with the same peer; whoever began the rekey is its original initiator (RFC 7296 s2.18)."""
+        new = IkeSA(self.host, self.local, self.remote, initiator=initiator)
+        new.nat, new.peer = self.nat, self.peer
+        return new
+
+    def first_contact(self) -> None:
+        """The peer says that it knows of no other IKE SA with us (RFC 7296 s2.4): those of before are dead.
+
+        One that was established since this one began is not of before: both ends began at once.
+        """
+        assert self.peer is not None
+        for other in list(self.host.peers.get(self.peer.identity, ())):
+            if other is not self and other.established < self.created:
+                other.close("the peer started anew")
+
+    def replaced(self) -> None:
+        """Another IKE SA has taken the children; this one waits to be deleted, but not for ever."""
+        self._advance(Input.REPLACED)
+        for timer in (Timer.REKEY, Timer.CHILDREN, Timer.LIVENESS):
+            self._timers.stop(timer)
+        self._arm(Timer.EXPIRE, self.host.now.monotonic + sum(self.host.settings.retransmit))
+
+    def close(self, reason: str) -> None:
+        """Forget the SA and its children at once; nothing is sent."""
+        if self.state is State.CLOSED:
+            return
+        self._advance(Input.CLOSE)
+        for child in list(self.children.values()):
+            self.remove(child)
+        self.host.forget(self)
+        self._queue.clear()
+        for running in (self._ours, self._theirs):
+            if running is not None and running is not self._current:
+                running.coroutine.close()
+        self._ours = self._theirs = self._requesting = None
+        self._timers = Timers()
+        self.host.outbox.append(report.Closed(self, reason))
+
+    def _advance(self, what: Input) -> None:
+        self.state = TRANSITIONS[self.state, what]
+
+    # --- children ---
+
+    def add(self, child: ChildSA) -> None:
+        """Both directions stand, or the outbound one will when the old one goes."""
+        self.children[child.spi_in] = child
+        self.arm_children()
+        self.host.outbox.append(report.ChildUp(self, child))
+
+    def remove(self, child: ChildSA) -> None:
+        """Take both directions out of the plane."""
+        if self.children.pop(child.spi_in, None) is None:
+            return
+        self.host.outbox.append(DeleteSA(SAName(child.inbound.spi, child.inbound.destination)))
+        self.host.outbox.append(DeleteSA(SAName(child.outbound.spi, child.outbound.destination)))
+        self.arm_children()
+        self.host.outbox.append(report.ChildDown(self, child))
+
+    def adopt(self, other: "IkeSA") -> None:
+        """Take over another's children (RFC 7296 s2.18); the plane sees nothing of it."""
+        for child in other.children.values():
+            # What was still queued on the other goes with it.
+            child.rekeying = child.deleting = False
+        self.children.update(other.children)
+        other.children.clear()
+        self.arm_children()
+        self.host.outbox.append(report.Replaced(other, self))
+
+    def rekey_child(self, child: ChildSA) -> None:
+        """Replace a Child SA, unless that is already under way."""
+        if not child.rekeying and not child.deleting and self.state is State.ESTABLISHED:
+            child.rekeying = True
+            self.start(lambda: self.host.exchanges.rekey_child(self, child))
+
+    def rekey_children(self) -> None:
+        for child in list(self.children.values()):
+            self.rekey_child(child)
+
+    def rekey_later(self, seconds: float) -> None:
+        self._arm(Timer.REKEY, self.host.now.monotonic + self.host.jitter(seconds))
+
+    def rekey(self) -> None:
+        """Replace the IKE SA itself, unless that is already under way."""
+        if not self.rekeying and not self.deleting and self.state is State.ESTABLISHED:
+            self.rekeying = True
+            self.start(lambda: self.host.exchanges.rekey_ike(self))
+
+    def delete(self) -> None:
+        """Tell the peer, and close."""
+        if not self.deleting and self.state in (State.ESTABLISHED, State.REKEYED):
+            self.deleting = True
+            self.start(lambda: self.host.exchanges.delete_ike(self))
+
+    def arm_children(self) -> None:
+        """The children's times to be rekeyed have changed."""
+        soonest = min((child.rekey_at for child in self.children.values() if not child.rekeying), default=None)
+        if soonest is None:
+            self._timers.stop(Timer.CHILDREN)
+        else:
+            self._arm(Timer.CHILDREN, soonest)
+
+    # --- time ---
+
+    def deadline(self) -> float:
+        return self._timers.deadline()
+
+    def _arm(self, timer: Timer, when: float) -> None:
+        self._timers.set(timer, when)
+        self.host.wake(self, when)
+
+    def timeout(self) -> None:
+        """Do what is due by the host's `now`."""
+        for timer in self._timers.due(self.host.now):
+            if self.state is State.CLOSED:
+                return
+            match timer:
+                case Timer.RETRANSMIT:
+                    self._retransmit()
+                case Timer.HALF_OPEN:
+                    self.close("the peer proved nothing in time")
+                case Timer.LIVENESS:
+                    self._check_liveness()
+                case Timer.REKEY:
+                    self.rekey()
+                case Timer.EXPIRE:
+                    self.close("its lifetime is over")
+                case Timer.CHILDREN:
+                    for child in list(self.children.values()):
+                        if child.rekey_at <= self.host.now.monotonic:
+                            self.rekey_child(child)
+                    self.arm_children()
+
+    def _retransmit(self) -> None:
+        outstanding, running = self.window.outstanding, self._requesting
+        if outstanding is None or running is None:
+            return
+        if outstanding.sent < len(self.host.settings.retransmit):
+            self._transmit(outstanding.datagram)
+            outstanding.sent += 1
+            self._arm_retransmission()
+        else:
+            self._requesting = None
+            self._drive(running, error=NoAnswer(f"no answer from {self.remote}"))
+
+    def _check_liveness(self) -> None:
+        now, liveness = self.host.now.monotonic, self.host.settings.liveness
+        if now - self.heard >= liveness and self._ours is None:
+            self.start(lambda: self.host.exchanges.liveness(self))
+        if self.state is State.ESTABLISHED:
+            self._arm(Timer.LIVENESS, max(self.heard, now - liveness / 2) + liveness)
+
+    @property
+    def peer_name(self) -> str:
+        return self.peer.name if self.peer else str(self.remote)
+
+
+async def _refuse(notify: NotifyType, why: str = "", data: bytes = b"") -> None:
+    raise Rejected(notify, why, data)

@@ -1,0 +1,68 @@
+"""The peer authorization database (RFC 4301 s4.4.3): who may be there, and what he may speak for."""
+
+from dataclasses import dataclass
+
+from hushwire.crypto.keys import PublicKey
+from hushwire.policy.assurance import Assurance
+from hushwire.policy.sad import Mode
+from hushwire.policy.selector import Selector
+from hushwire.wire.address import IPAddress, address_from_octets
+from hushwire.wire.registry import IDType
+
+LARGEST_IDENTITY = 1024
+"""Octets (ATTACKS row 27)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An IKE identity (RFC 7296 s3.5).  Two are the same when type and octets are; names are kept in lower case."""
+
+    type: IDType
+    data: bytes
+
+    @classmethod
+    def fqdn(cls, name: str) -> "Identity":
+        """The identity of a host name, made canonical: lower case, no trailing dot."""
+        return cls(IDType.FQDN, name.rstrip(".").lower().encode("ascii"))
+
+    @classmethod
+    def address(cls, address: IPAddress) -> "Identity":
+        return cls(IDType.IPV4_ADDR if address.version == 4 else IDType.IPV6_ADDR, address.packed)
+
+    @classmethod
+    def received(cls, kind: IDType, data: bytes) -> "Identity":
+        """A peer's claim.  Case is folded for names; nothing else is mended, so NUL or a trailing dot never match."""
+        return cls(kind, data.lower() if kind in (IDType.FQDN, IDType.RFC822_ADDR) else data)
+
+    def __str__(self) -> str:
+        """For people and logs: a peer's octets are escaped and cut."""
+        if self.type in (IDType.IPV4_ADDR, IDType.IPV6_ADDR) and len(self.data) in (4, 16):
+            return str(address_from_octets(self.data))
+        text = self.data[:128].decode("latin-1")
+        return "".join(c if c.isascii() and c.isprintable() and c != "\\" else f"\\x{ord(c):02x}" for c in text)
+
+
+@dataclass(frozen=True, slots=True)
+class PadEntry:
+    """One peer, as far as this host is concerned."""
+
+    name: str
+    """The rule's word for it."""
+    identity: Identity
+    """What it must say it is."""
+    addresses: tuple[IPAddress, ...]
+    """Where it may speak from; empty: anywhere (a rule that roams)."""
+    keys: tuple[PublicKey, ...]
+    """Any of which proves it."""
+    psk: bytes | None
+    """Name of a shared key that proves it instead; the key itself is with the keeper."""
+    assurance: Assurance
+    """What a verified AUTH is worth."""
+    reqid: int
+    """Of its policies and SAs."""
+    mode: Mode
+    selectors: tuple[Selector, ...]
+    """What its Child SAs may cover, and no more (ATTACKS rows 21, 51)."""
+
+    def speaks_from(self, address: IPAddress) -> bool:
+        return not self.addresses or address in self.addresses
