@@ -120,19 +120,35 @@ def _ports(upper: memoryview, protocol: int) -> tuple[int, int]:
     return source, destination
 
 
-_KEY4 = struct.Struct(">6xHxB2x8s4s")
-_KEY6 = struct.Struct(">6xBx32s4s")
+VNET = 10
+"""Octets of the virtio-net header that a TUN with IFF_VNET_HDR puts before each packet."""
+_KEY4, _KEY6 = struct.Struct(">B5xHxB2x8s4s"), struct.Struct(">B5xBx32s4s")
+_SPLIT4, _SPLIT6 = struct.Struct(">H8xB5xHxB2x8s"), struct.Struct(">H8xB5xBx32s")
+_OFFLOADS, _PORTS = struct.Struct(">H"), struct.Struct("4s")
 FlowKey = tuple[object, ...]
 
 
 def flow_key(octets: bytes | bytearray | memoryview) -> FlowKey | None:
     """What names the flow of a plain TCP or UDP packet in a cache; None of any other, which is parsed each time."""
     if len(octets) >= 24 and octets[0] == 0x45 and octets[9] in PORTED:
-        key: FlowKey = _KEY4.unpack_from(octets)
-        return None if key[0] & 0x3FFF else key  # type: ignore[operator]
+        key = _KEY4.unpack_from(octets)
+        return None if key[1] & 0x3FFF else (0, *key)
     if len(octets) >= 44 and octets[0] >> 4 == 6 and octets[6] in PORTED:
-        return _KEY6.unpack_from(octets)
+        return (0, *_KEY6.unpack_from(octets))
     return None
+
+
+def split_flow_key(head: memoryview, octets: memoryview, at: int) -> FlowKey:
+    """The same of a packet read apart: virtio-net header and all or none of the IP header, and the rest.
+
+    The key of a packet that is not plain, or that comes with work to do in its virtio-net header, is in no cache.
+    """
+    size = len(head)
+    if size == VNET + 20:
+        return _SPLIT4.unpack_from(head) + _PORTS.unpack_from(octets, at)
+    if size == VNET + 40:
+        return _SPLIT6.unpack_from(head) + _PORTS.unpack_from(octets, at)
+    return _OFFLOADS.unpack_from(head) + (_KEY4 if octets[at] == 0x45 else _KEY6).unpack_from(octets, at)
 
 
 class TransportHeader:
@@ -177,14 +193,21 @@ class TransportHeader:
         RFC 3948 s3.1.2: the sender summed over addresses that a NAT has changed since.  An SA does not say what they
         were, so the sum is computed anew; the ICV has vouched for the octets under it.
         """
-        at = _CHECKSUM_AT.get(protocol)
-        if at is None or len(upper) < at + 2:
-            return
-        if protocol == Protocol.UDP and not any(upper[6:8]):  # RFC 768: the sender made none.
+        at = self.checksum_at(protocol, upper)
+        if at is None:
             return
         upper[at : at + 2] = b"\0\0"
         checksum = fold(self.pseudo_sum(protocol, len(upper)) + ones_sum(upper)) ^ 0xFFFF
         struct.pack_into(">H", upper, at, checksum or 0xFFFF)
+
+    @staticmethod
+    def checksum_at(protocol: int, upper: memoryview) -> int | None:
+        """Where the checksum is that covers the addresses; None if there is none."""
+        at = _CHECKSUM_AT.get(protocol)
+        if at is None or len(upper) < at + 2:
+            return None
+        # RFC 768: zero says that the sender made none.
+        return None if protocol == Protocol.UDP and not any(upper[6:8]) else at
 
 
 def ones_sum(octets: bytes | bytearray | memoryview) -> int:
