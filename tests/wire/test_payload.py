@@ -37,6 +37,7 @@ from hushwire.wire.registry import (
     IDType,
     KeID,
     NotifyType,
+    PayloadType,
     PrfID,
     ProtocolID,
     TransformType,
@@ -286,6 +287,6 @@ def test_a_delete_is_not_written_of_spis_of_two_sizes() -> None:
 
 @pytest.mark.parametrize(("number", "total"), [(0, 0), (0, 1), (2, 1), (65535, 0)])
 def test_a_fragment_has_a_number_up_to_the_total(number: int, total: int) -> None:
-    octets = EncryptedFragment(payload_module.PayloadType.NONE, number, total, b"body").write()
+    octets = EncryptedFragment(PayloadType.NONE, number, total, b"body").write()
     with pytest.raises(DecodeError, match=f"fragment {number} of {total}"):
         EncryptedFragment.read(0, Cursor(octets))
