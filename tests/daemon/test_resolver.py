@@ -22,7 +22,7 @@ from hushwire.daemon import resolver, unbound
 from hushwire.daemon.channel import Channel, ChannelClosed, pair
 from hushwire.daemon.unbound import Configuration, UnboundError, Validator
 from hushwire.events import Answered, Lookup, Outcome
-from hushwire.lab.dns import BOGUS_KEY, SignedWorld
+from hushwire.lab.dns import BOGUS, BOGUS_KEY, EXPIRED, SignedWorld
 from hushwire.names.binding import AAAA, A, Unbound, bind
 from hushwire.names.ipseckey import IPSECKEY, KeyRecord, read_records, write_record
 
@@ -116,11 +116,13 @@ def test_insecure(validator: Validator) -> None:
     assert caught.value.outcome is Outcome.INSECURE
 
 
-def test_bogus(validator: Validator) -> None:
-    """Row 30: the signature is wrong; nothing of the answer comes through but why."""
-    for answer in three(validator, "bogus.example"):
+@pytest.mark.parametrize(("name", "why"), [(BOGUS, "verification failed"), (EXPIRED, "expired")])
+def test_bogus(validator: Validator, name: str, why: str) -> None:
+    """Row 30: the signature is wrong or too old; nothing of the answer comes through but why."""
+    for answer in three(validator, name):
         assert (answer.outcome, answer.rdata) == (Outcome.ERROR, ())
-        assert "bogus.example" in answer.reason
+        assert name in answer.reason
+        assert why in answer.reason
         assert answer.reason.isprintable()
 
 
@@ -131,9 +133,10 @@ def test_control_without_an_anchor_for_it_the_forged_zone_is_believed(world: Sig
     assert anchors
     configuration = Configuration(anchor_file="", anchors=tuple(anchors), forward=(world.forward,))
     with closing(Validator(configuration)) as validator:
-        *_, keys = three(validator, "bogus.example")
-        assert keys.outcome is Outcome.INSECURE
-        assert keys.rdata[0].endswith(BOGUS_KEY)
+        for name in (BOGUS, EXPIRED):
+            *_, keys = three(validator, name)
+            assert keys.outcome is Outcome.INSECURE
+            assert keys.rdata[0].endswith(BOGUS_KEY)
         assert three(validator, "alice.example")[2].outcome is Outcome.SECURE
 
 

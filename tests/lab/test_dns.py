@@ -1,6 +1,9 @@
 """lab.dns: the signed world serves what it promises; dnspython asks and verifies."""
 
+import os
 import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
@@ -83,7 +86,8 @@ def test_publish_replaces_and_withdraw_takes_away(world: SignedWorld) -> None:
 
 
 @pytest.mark.parametrize(
-    ("zone", "parent"), [("example", "."), ("alice.example", "example"), ("bogus.example", "example")]
+    ("zone", "parent"),
+    [("example", "."), ("alice.example", "example"), ("bogus.example", "example"), ("expired.example", "example")],
 )
 def test_the_chain_of_trust(world: SignedWorld, zone: str, parent: str) -> None:
     delegation = verify(world, zone, "DS", parent)
@@ -113,6 +117,34 @@ def test_bogus_is_bogus(world: SignedWorld, rdtype: str) -> None:
     with pytest.raises(dns.dnssec.ValidationFailure):
         verify(world, "bogus.example", rdtype, "bogus.example")
     verify(world, "bogus.example", "DNSKEY", "bogus.example")
+
+
+def test_expired_is_expired_and_nothing_else(world: SignedWorld) -> None:
+    with pytest.raises(dns.dnssec.ValidationFailure):
+        verify(world, "expired.example", "A", "expired.example")
+    records, signatures = ask(world, "expired.example", "A")
+    keys, _ = ask(world, "expired.example", "DNSKEY")
+    name = dns.name.from_text("expired.example")
+    dns.dnssec.validate(records, signatures, {name: keys}, now=time.time() - 3 * 86400)
+
+
+@pytest.mark.lab
+def test_a_world_in_a_namespace() -> None:
+    """Served there and not here; published into from here."""
+    namespace = f"hwdns{os.getpid()}"
+    inside = ("ip", "netns", "exec", namespace)
+    subprocess.run(["ip", "netns", "add", namespace], check=True)
+    try:
+        subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
+        with SignedWorld(port=53, prefix=inside) as world:
+            world.publish("alice.example", [IPv4Address("192.0.2.1")])
+            kdig = ["kdig", "@127.0.0.1", "+short", "+retry=0", "+timeout=1", "alice.example"]
+            there = subprocess.run([*inside, *kdig], capture_output=True, text=True, check=False)
+            here = subprocess.run(kdig, capture_output=True, text=True, check=False)
+            assert there.stdout == "192.0.2.1\n"
+            assert "192.0.2.1\n" not in here.stdout
+    finally:
+        subprocess.run(["ip", "netns", "del", namespace], check=True)
 
 
 def test_reverse_zones() -> None:

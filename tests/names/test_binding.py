@@ -5,12 +5,14 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hushwire.crypto.keys import PublicKey
 from hushwire.events import Answered, Outcome
 from hushwire.names import binding
 from hushwire.names.binding import Binding, Unbound, bind
-from hushwire.names.ipseckey import IPSECKEY, KeyRecord, write_record
+from hushwire.names.ipseckey import IPSECKEY, KeyRecord, read_records, write_record
 
 NAME = "alice.example"
 V4, V6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
@@ -158,7 +160,10 @@ def test_gateway_elsewhere_counts_for_nothing() -> None:
     """RFC 4025 s4.1.2: the gateway of evil.example draws nobody's traffic to itself."""
     elsewhere = KeyRecord(1, IPv4Address("198.51.100.66"), OTHER)
     named = KeyRecord(2, "gate.example", OTHER)
-    bound = bind(NAME, a("192.0.2.1"), aaaa(), keys(elsewhere, named, PLAIN))
+    published = keys(elsewhere, named, PLAIN)
+    # The control: by the records alone, the attacker's would be the first choice.
+    assert read_records(published.rdata)[0][0] == elsewhere
+    bound = bind(NAME, a("192.0.2.1"), aaaa(), published)
     assert bound.records == (PLAIN,)
     assert any("198.51.100.66" in reason for reason in bound.ignored)
     assert any("gate.example" in reason for reason in bound.ignored)
@@ -183,4 +188,34 @@ def test_a_thousand_addresses() -> None:
 def test_octets_that_are_no_address() -> None:
     bound = bind(NAME, answer(1, b"\1\2\3", V4.packed), aaaa(), keys(PLAIN))
     assert bound.addresses == (V4,)
-    assert bound.ignored == ("an address of 3 octets",)
+    assert bound.ignored == ("an address has 4 or 16 octets, not 3",)
+
+
+RDATA = st.lists(st.binary(max_size=80) | st.sampled_from([V4.packed, V6.packed, write_record(PLAIN)]), max_size=20)
+
+
+@given(RDATA, RDATA, RDATA, st.integers(-(2**31), 2**32), st.sampled_from([Outcome.SECURE, Outcome.DENIED]))
+def test_any_rdata_binds_or_does_not(
+    of_a: list[bytes], of_aaaa: list[bytes], of_key: list[bytes], ttl: int, outcome: Outcome
+) -> None:
+    """Property 5 of ATTACKS: any octets give a Binding that keeps its word, or Unbound with a bounded reason."""
+    try:
+        bound = bind(
+            NAME,
+            answer(1, *of_a, outcome=Outcome.SECURE, ttl=ttl),
+            answer(28, *of_aaaa, outcome=outcome, ttl=ttl),
+            answer(IPSECKEY, *of_key, outcome=Outcome.SECURE, ttl=ttl),
+        )
+    except Unbound as caught:
+        unbound = caught
+    else:
+        unbound = None
+    if unbound is not None:
+        assert unbound.outcome is Outcome.SECURE
+        assert len(str(unbound)) < 4096
+        return
+    assert 0 < len(bound.addresses) <= binding.MAX_ADDRESSES
+    assert 0 < len(bound.records) <= 8
+    assert all(record.gateway in (None, *bound.addresses) for record in bound.records)
+    assert binding.MIN_TTL <= bound.ttl <= binding.MAX_TTL
+    assert not any(binding.why_not_a_peer(address) for address in bound.addresses)

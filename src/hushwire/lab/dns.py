@@ -5,7 +5,8 @@
        |- alice.example.     signed
        |- bob.example.       signed
        |- unsigned.example.  no DS: answers are provably insecure
-       `- bogus.example.     a DS, and signatures that do not verify
+       |- bogus.example.     a DS, and signatures that do not verify
+       `- expired.example.   a DS, and signatures of last week
 
 Knot signs by itself and goes on signing what is published while it runs.  A validator needs no recursion: it forwards
 everything to this one server, which is authoritative for all of it.
@@ -29,7 +30,7 @@ import dns.zone
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from hushwire.crypto.keys import PublicKey
-from hushwire.names.ipseckey import KeyRecord, write_record
+from hushwire.names.ipseckey import KeyRecord, generic, write_record
 from hushwire.wire.address import IPAddress
 
 TTL = 2
@@ -134,33 +135,27 @@ class SignedWorld:
     def _write_zones(self) -> None:
         for folder in ("run", "db"):
             (self._folder / folder).mkdir()
-        served = [*((zone, True) for zone in self._signed), (UNSIGNED, False), (BOGUS, False)]
-        self._conf.write_text(
-            SERVER.format(folder=self._folder, listen=self.forward)
-            + "".join(ZONE.format(zone=zone, signing="on" if signing else "off") for zone, signing in served)
-        )
-        texts = {zone: [APEX] for zone, _ in served}
-        # The parent of every zone delegates it, and vouches for its key if it has one.
-        bogus_text, bogus_ds = bogus_zone()
-        texts[BOGUS] = [bogus_text]
-        for zone in texts:
-            if zone == UNSIGNED:
-                ds = []
-            elif zone == BOGUS:
-                ds = [bogus_ds]
-            else:
-                self._run("keymgr", "-c", str(self._conf), f"{zone}.", "generate", "ksk=yes", "zsk=yes")
-                ds = self._run("keymgr", "-c", str(self._conf), f"{zone}.", "ds").splitlines()
-            if zone:
-                texts[self._zone_of(zone.partition(".")[2])] += [
-                    f"{zone}. NS ns.{zone}.",
-                    f"ns.{zone}. A 192.0.2.53",
-                    *ds,
-                ]
-            else:
-                self.anchor_path.write_text("".join(f"{line}\n" for line in ds))
+        served = [*((zone, "on") for zone in self._signed), *((zone, "off") for zone in (UNSIGNED, BOGUS, EXPIRED))]
+        zones = "".join(ZONE.format(zone=zone, signing=signing) for zone, signing in served)
+        self._conf.write_text(SERVER.format(folder=self._folder, listen=self.forward) + zones)
+        texts: dict[str, list[str]] = {zone: [APEX] for zone in (*self._signed, UNSIGNED)}
+        delegations = {zone: self._make_key(zone) for zone in self._signed}
+        delegations[UNSIGNED] = []
+        for zone, spoilt in ((BOGUS, bogus_zone()), (EXPIRED, expired_zone())):
+            texts[zone], delegations[zone] = spoilt
+        self.anchor_path.write_text("".join(f"{line}\n" for line in delegations.pop("")))
+        # The parent of every other zone delegates it, and vouches for its key if it has one.
+        for zone, ds in delegations.items():
+            parent = self._zone_of(zone.partition(".")[2])
+            texts[parent] += [f"{zone}. NS ns.{zone}.", f"ns.{zone}. A 192.0.2.53", *ds]
         for zone, lines in texts.items():
             (self._folder / f"{zone}.zone").write_text("\n".join(lines) + "\n")
+
+    def _make_key(self, zone: str) -> list[str]:
+        """Make the key that Knot will sign `zone` with; answer its DS records."""
+        keymgr = ("keymgr", "-c", str(self._conf), f"{zone}.")
+        self._run(*keymgr, "generate", "ksk=yes", "zsk=yes")
+        return self._run(*keymgr, "ds").splitlines()
 
     def _zone_of(self, name: str) -> str:
         """The closest zone of this world that holds `name`."""
@@ -191,33 +186,39 @@ class SignedWorld:
         return done.stdout
 
 
-def generic(rdata: bytes) -> str:
-    """RDATA as RFC 3597 s5 writes it, for a server that does not know the type or is not to judge it."""
-    return f"\\# {len(rdata)} {rdata.hex()}"
-
-
-def bogus_zone() -> tuple[str, str]:
+def bogus_zone() -> tuple[list[str], list[str]]:
     """A zone whose every signature but that of its DNSKEY has one bit wrong, and the DS that promises good ones."""
-    private = ec.generate_private_key(ec.SECP256R1())
-    origin = dns.name.from_text(BOGUS)
-    key = dns.dnssec.make_dnskey(private.public_key(), dns.dnssectypes.Algorithm.ECDSAP256SHA256, flags=257)
-    records = (
-        f"{APEX}\n@ A 192.0.2.66\n@ AAAA 2001:db8::66\n@ IPSECKEY 10 0 4 . {base64.b64encode(BOGUS_KEY).decode()}\n"
-    )
-    zone = dns.zone.from_text(records, origin, relativize=False)
-    with zone.writer() as change:
-        dns.dnssec.sign_zone(zone, change, keys=[(private, key)], lifetime=86400, dnskey_ttl=TTL)
+    zone, ds = _presigned_zone(BOGUS, time.time() + 86400)
     with zone.writer() as change:
         for name, rdataset in list(change.iterate_rdatasets()):
             if rdataset.rdtype == dns.rdatatype.RRSIG and rdataset.covers != dns.rdatatype.DNSKEY:
                 spoilt = [rr.replace(signature=rr.signature[:-1] + bytes((rr.signature[-1] ^ 1,))) for rr in rdataset]
                 change.replace(name, dns.rdataset.from_rdata_list(rdataset.ttl, spoilt))
-    ds = dns.dnssec.make_ds(origin, key, "SHA256")
-    return zone.to_text(relativize=False), f"{BOGUS}. DS {ds}"
+    return zone.to_text(relativize=False).splitlines(), ds
 
+
+def expired_zone() -> tuple[list[str], list[str]]:
+    """A zone whose signatures were good until two days ago, and its DS."""
+    zone, ds = _presigned_zone(EXPIRED, time.time() - 2 * 86400)
+    return zone.to_text(relativize=False).splitlines(), ds
+
+
+def _presigned_zone(origin: str, expiration: float) -> tuple[dns.zone.Zone, list[str]]:
+    private = ec.generate_private_key(ec.SECP256R1())
+    apex = dns.name.from_text(origin)
+    key = dns.dnssec.make_dnskey(private.public_key(), dns.dnssectypes.Algorithm.ECDSAP256SHA256, flags=257)
+    zone = dns.zone.from_text(f"{APEX}\n{VICTIM}", apex, relativize=False)
+    with zone.writer() as change:
+        dns.dnssec.sign_zone(
+            zone, change, keys=[(private, key)], inception=expiration - 7 * 86400, expiration=expiration, dnskey_ttl=TTL
+        )
+    return zone, [f"{origin}. DS {dns.dnssec.make_ds(apex, key, 'SHA256')}"]
+
+
+UNSIGNED, BOGUS, EXPIRED = "unsigned.example", "bogus.example", "expired.example"
 
 BOGUS_KEY = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key().public_bytes_raw()
-UNSIGNED, BOGUS = "unsigned.example", "bogus.example"
+VICTIM = f"@ A 192.0.2.66\n@ AAAA 2001:db8::66\n@ IPSECKEY 10 0 4 . {base64.b64encode(BOGUS_KEY).decode()}\n"
 
 APEX = f"""$TTL {TTL}
 @ SOA ns host 1 3600 600 86400 {TTL}

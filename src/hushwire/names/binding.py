@@ -9,12 +9,12 @@ owner of the name signed that the other name speaks for him.
 
 from collections.abc import Collection
 from dataclasses import InitVar, dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from ipaddress import IPv4Network, IPv6Address
 
 from hushwire.crypto.keys import PublicKey
 from hushwire.events import Answered, Outcome
 from hushwire.names.ipseckey import IPSECKEY, KeyRecord, read_records
-from hushwire.wire.address import IPAddress
+from hushwire.wire.address import IPAddress, address_from_octets
 
 A, AAAA = 1, 28
 
@@ -124,10 +124,11 @@ def _usable_addresses(
     usable: list[IPAddress] = []
     ignored: list[str] = []
     for rdata in sorted(set(rdatas), key=lambda rdata: (-len(rdata), rdata)):
-        if len(rdata) not in (4, 16):
-            ignored.append(f"an address of {len(rdata)} octets")
+        try:
+            address = address_from_octets(rdata)
+        except ValueError as error:
+            ignored.append(str(error))
             continue
-        address = IPv4Address(rdata) if len(rdata) == 4 else IPv6Address(rdata)
         if reason := why_not_a_peer(address, own):
             ignored.append(f"{address} is {reason}")
         else:

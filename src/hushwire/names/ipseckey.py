@@ -104,6 +104,11 @@ def read_records(rdatas: Iterable[bytes]) -> tuple[tuple[KeyRecord, ...], tuple[
     return tuple(records), tuple(skipped)
 
 
+def generic(rdata: bytes) -> str:
+    """RDATA as RFC 3597 s5 writes it, for a server that does not know the type or is not to judge it."""
+    return f"\\# {len(rdata)} {rdata.hex()}"
+
+
 def _read_gateway(kind: GatewayType, octets: bytes) -> tuple[IPAddress | str | None, int]:
     """The gateway, and how many octets it took."""
     match kind:

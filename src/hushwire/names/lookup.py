@@ -92,7 +92,8 @@ class NameLookup:
         try:
             found = bind(self.name, self._answers[A], self._answers[AAAA], self._answers[IPSECKEY], self.own)
         except Unbound as unbound:
-            return self._settle(unbound, now)
+            # Kept for long, it should not keep the frames it came through.
+            return self._settle(unbound.with_traceback(None), now)
         return self._settle(found, now)
 
     def timeout(self, now: Now) -> tuple[list[Lookup], Change | None]:
