@@ -14,7 +14,7 @@ from hushwire.crypto.secret import Secret
 from hushwire.events import Acquire, Expire, Mapping
 from hushwire.linux.kernel import has_esp
 from hushwire.linux.netlink import NetlinkError
-from hushwire.linux.sockets import encapsulating
+from hushwire.linux.sockets import UdpSocket
 from hushwire.linux.xfrm import FoundPolicy, Xfrm, XfrmEvents
 from hushwire.policy.sad import SA, Direction, Encapsulation, EspSuite, Lifetime, Mode, SAName
 from hushwire.policy.selector import Flow, Selector
@@ -143,6 +143,12 @@ def test_a_tunnel_between_families(pair: Any) -> None:
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("version", [4, 6])
 def test_esp_in_udp_and_the_peer_moves(pair: Any, mode: Mode, version: int) -> None:
+    def encapsulating(port: int) -> UdpSocket:
+        made = UdpSocket(version, port)
+        made.bypass_xfrm()
+        made.take_esp()
+        return made
+
     def install(side: int, port: int, again: bool = False) -> None:
         ports = (4500, port) if side else (port, 4500)
         both = {Direction.OUT: ports, Direction.IN: ports[::-1]}
@@ -154,14 +160,14 @@ def test_esp_in_udp_and_the_peer_moves(pair: Any, mode: Mode, version: int) -> N
                 (xfrm.update_sa if again else xfrm.install_sa)(made)
                 assert made in xfrm.sas(sides(version, mode)[0][side : side + 1])
 
-    sockets = [pair[0](encapsulating, version, 4501), pair[1](encapsulating, version, 4500)]
+    sockets = [pair[0](encapsulating, 4501), pair[1](encapsulating, 4500)]
     events = pair[1](XfrmEvents)
     try:
         pair[0](install, 0, 4501)
         pair[1](install, 1, 4501)
         assert pair[0].reaches(target(version, mode))
         # The left side's address translator gives it another port; the kernel tells the right side so.
-        sockets.append(pair[0](encapsulating, version, 4777))
+        sockets.append(pair[0](encapsulating, 4777))
         pair[0](install, 0, 4777, True)
         pair[0].pings(target(version, mode))
         assert select.select([events], [], [], 2)[0]
