@@ -103,6 +103,15 @@ def test_a_key_that_others_can_read(mode: int, tmp_path: Path) -> None:
     assert "0600" in line
 
 
+def test_a_public_key_beside_it_does_not_hide_a_private_key(tmp_path: Path) -> None:
+    file = tmp_path / "host.key"
+    run("new", file)
+    public = run("show", file).output
+    file.write_text(public[public.index("-----BEGIN") :] + file.read_text())
+    file.chmod(0o644)
+    assert "0644" in refused(run("show", file))
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o400])
 def test_control_modes_that_are_right(mode: int, tmp_path: Path) -> None:
     file = tmp_path / "host.key"

@@ -309,8 +309,10 @@ def test_the_distributions_anchor_is_read() -> None:
     Validator(Configuration()).close()
 
 
-def test_the_process(world: SignedWorld) -> None:
-    """main() in a process of its own: confined before the first question, ended by the closing of its channel."""
+@pytest.mark.lab
+def test_the_process(world: SignedWorld, tmp_path: Path) -> None:
+    """main() in a process of its own: it needs no file and no privilege from the first question on, and ends when its
+    channel is closed."""
     ours, theirs = pair()
     confined, confine = os.pipe()
     pid = os.fork()
@@ -320,6 +322,7 @@ def test_the_process(world: SignedWorld) -> None:
             ours.close()
 
             def drop() -> None:
+                os.chroot(tmp_path)
                 os.setgid(65534)
                 os.setuid(65534)
                 os.write(confine, b"!")

@@ -91,7 +91,7 @@ def read_private(file: Path) -> PrivateKey:
 def read_public(file: Path) -> PublicKey:
     """The public key in a file, or the public half of the private key there."""
     pem, _ = _read(file)
-    if b"PUBLIC KEY" not in pem:
+    if b"PRIVATE KEY" in pem or b"PUBLIC KEY" not in pem:
         return read_private(file).public
     try:
         return PublicKey.of(load_pem_public_key(pem))

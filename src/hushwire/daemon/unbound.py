@@ -260,7 +260,7 @@ OPTIONS = (
     ("edns-buffer-size", "1232"),
     ("cache-max-ttl", str(MAX_TTL)),
     ("cache-max-negative-ttl", "3600"),
-    # We ask again soon enough ourselves (names.watch), and a zone that was mended should be believed.
+    # We ask again soon enough ourselves (names.lookup), and a zone that was mended should be believed.
     ("val-bogus-ttl", "5"),
     ("msg-cache-size", "4m"),
     ("rrset-cache-size", "8m"),
