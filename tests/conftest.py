@@ -1,4 +1,4 @@
-"""What all tests share: how hypothesis searches."""
+"""What all tests share: how hypothesis searches, and how a test with a very large number is called."""
 
 import os
 
@@ -14,3 +14,10 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("house")
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Large numbers by their length: a fresh key's would be unreadable, and another in each of parallel workers."""
+    if isinstance(val, int) and val.bit_length() > 64:
+        return f"{val.bit_length()}bit"
+    return None
