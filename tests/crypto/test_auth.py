@@ -23,6 +23,7 @@ from hushwire.crypto.auth import (
     Verified,
     auth_payload,
     choose_scheme,
+    compare_shared_key,
     is_auth_octets,
     shared_key_auth,
     sign,
@@ -417,6 +418,13 @@ def test_degenerate_ecdsa_numbers_are_refused(numbers: tuple[int, int]) -> None:
     _refused(KeyKind.ECDSA_P256, *auth_payload(Scheme.ECDSA_SHA2_256, encode_dss_signature(r, s)))
 
 
+def test_raw_ecdsa_numbers_have_one_length() -> None:
+    """RFC 4754 s7.  Zeros before s, or none before a short one, would be second forms of one signature."""
+    data = sign(PRIVATE[KeyKind.ECDSA_P256], Scheme.ECDSA_256, OCTETS)
+    for other in (data[:32] + bytes(2) + data[32:], bytes(1) + data[:32] + bytes(1) + data[32:], data[:32], b""):
+        _refused(KeyKind.ECDSA_P256, AuthMethod.ECDSA_256, other)
+
+
 def test_ecdsa_der_has_one_form() -> None:
     """Numbers that are the same in BER are not, here: negative, padded, or with something behind them."""
     der = sign(PRIVATE[KeyKind.ECDSA_P256], Scheme.ECDSA_SHA2_256, OCTETS)
@@ -499,6 +507,14 @@ def test_every_fault_of_a_shared_key_fails() -> None:
         verify_shared_key(prf_id, Secret(b"PSK"), data, OCTETS)
     with pytest.raises(AuthenticationFailed):
         verify_shared_key(prf_id, psk, data, OCTETS + b"\0")
+
+
+def test_a_keeper_computes_and_another_compares() -> None:
+    data = shared_key_auth(PrfID.HMAC_SHA2_256, Secret(b"psk"), OCTETS)
+    assert compare_shared_key(data, bytes(bytearray(data))).scheme == "SHARED_KEY"
+    for expected, given_ in ((data, data[:-1]), (data[:-1], data), (b"", b""), (b"", data), (data, b"")):
+        with pytest.raises(AuthenticationFailed):
+            compare_shared_key(expected, given_)
 
 
 def test_an_empty_shared_key_authenticates_nobody() -> None:

@@ -226,9 +226,9 @@ def _check_rsa(key: RSAPublicKey) -> None:
     if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
         raise BadKey(f"RSA modulus of {key.key_size} bits, not {MIN_RSA_BITS} to {MAX_RSA_BITS}")
     numbers = key.public_numbers()
-    # FIPS 186-5 A.1.1: the exponent is odd and above 2^16.
-    if not 1 << 16 < numbers.e < 1 << 64 or numbers.e % 2 == 0 or numbers.n % 2 == 0:
-        raise BadKey("RSA exponent not between 2^16 and 2^64, or an even exponent or modulus")
+    # FIPS 186-5 A.1.1: the exponent is odd, which the library sees to, and above 2^16.
+    if not 1 << 16 < numbers.e < 1 << 64 or numbers.n % 2 == 0:
+        raise BadKey("RSA exponent not between 2^16 and 2^64, or an even modulus")
 
 
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 4096
