@@ -255,6 +255,7 @@ def test_a_nonce_has_16_to_256_octets(length: int) -> None:
     [
         ("SPI longer than the payload", Notify, b"\x03\x05\x40\x09spis"),
         ("65535 SPIs of no octets", Delete, b"\x03\x00\xff\xff"),
+        ("one SPI of no octets", Delete, b"\x03\x00\x00\x01"),
         ("one SPI fewer", Delete, b"\x03\x04\x00\x02spis"),
         ("octets after the SPIs", Delete, b"\x03\x04\x00\x01spis!"),
         ("SPIs that are not counted", Delete, b"\x03\x04\x00\x00spis"),
