@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from hushwire.cli.dns import dns as noun
 from hushwire.cli.key import TYPES, key, read_public
-from hushwire.crypto.keys import KeyKind, PrivateKey, PublicKey
+from hushwire.crypto.keys import KeyKind, PrivateKey
 from hushwire.lab.dns import SignedWorld
 from hushwire.names.ipseckey import KeyRecord, read_record
 
@@ -53,7 +53,7 @@ def test_both_forms_are_one_record(kind: str, keys: dict[str, Path]) -> None:
     result = run("show", "Alice.Example.", "--key", keys[kind], "--ttl", "300")
     assert result.exit_code == 0
     plain = dns.zonefile.read_rrsets(result.output, rdclass=None)
-    generic = dns.zonefile.read_rrsets(result.output.splitlines()[-1].removeprefix("; "), rdclass=None)
+    generic = dns.zonefile.read_rrsets(result.output.splitlines()[2].removeprefix("; "), rdclass=None)
     assert plain == generic
     (rrset,) = plain
     assert (str(rrset.name), rrset.ttl, rrset.rdtype) == ("alice.example.", 300, dns.rdatatype.IPSECKEY)
@@ -118,8 +118,22 @@ def test_what_show_says_is_published_and_check_finds_it(world: SignedWorld, keys
     assert "bound: 1 address, 1 key" in result.output
 
 
+def test_next_steps_lead_on(keys: dict[str, Path]) -> None:
+    assert "hushwire dns check alice.example" in run("show", "alice.example", "--key", keys["ed25519"]).output
+
+
+def test_check_says_what_is_ignored(world: SignedWorld) -> None:
+    public = PrivateKey.generate(KeyKind.ED25519).public
+    elsewhere = KeyRecord(5, IPv4Address("198.51.100.66"), public)
+    world.publish("two.bob.example", [IPv4Address("192.0.2.4"), IPv4Address("192.0.2.5")], [elsewhere, public])
+    result = check(world, "two.bob.example")
+    assert result.exit_code == 0, result.output
+    assert "ignored: gateway 198.51.100.66 is no address of the name" in result.output
+    assert "bound: 2 addresses, 1 key" in result.output
+
+
 def test_check_says_each_outcome(world: SignedWorld) -> None:
-    public = PublicKey.of(PrivateKey.generate(KeyKind.ED25519).public.key)
+    public = PrivateKey.generate(KeyKind.ED25519).public
     world.publish("clear.bob.example", [IPv4Address("192.0.2.2")])
     world.publish("rebind.bob.example", [IPv6Address("::1")], [public])
     world.publish("www.unsigned.example", [IPv4Address("192.0.2.3")], [public])

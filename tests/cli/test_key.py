@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric import x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from hushwire.cli.key import LARGEST, TYPES, key
@@ -135,6 +136,12 @@ def test_what_is_no_key(content: bytes, reason: str, tmp_path: Path) -> None:
     file.write_bytes(content)
     file.chmod(0o600)
     assert reason in refused(run("show", file))
+
+
+def test_a_public_key_of_a_kind_that_is_not_used(tmp_path: Path) -> None:
+    public = x25519.X25519PrivateKey.generate().public_key()
+    (tmp_path / "public.pem").write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    assert "not used" in refused(run("show", tmp_path / "public.pem"))
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:

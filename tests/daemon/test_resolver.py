@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -13,6 +13,7 @@ from select import select
 import dns.flags
 import dns.message
 import dns.query
+import dns.rcode
 import dns.rdatatype
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -183,6 +184,19 @@ def test_silence_is_an_error(world: SignedWorld) -> None:
             assert validator.deadline() is None
 
 
+def test_waiting_too_long_is_an_error(world: SignedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those behind a question that hangs are told in time, too."""
+    monkeypatch.setattr(unbound, "MAX_IN_FLIGHT", 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute:
+        mute.bind(("127.0.0.1", 0))
+        forward = f"127.0.0.1@{mute.getsockname()[1]}"
+        with closing(Validator(Configuration(str(world.anchor_path), forward=(forward,), timeout=0.3))) as validator:
+            start = time.monotonic()
+            answers = three(validator, "alice.example")
+            assert time.monotonic() - start < 1
+            assert [answer.outcome for answer in answers] == [Outcome.ERROR] * 3
+
+
 def test_nobody_there_is_an_error(world: SignedWorld) -> None:
     configuration = Configuration(str(world.anchor_path), forward=(f"127.0.0.1@{free_port()}",), timeout=1)
     with closing(Validator(configuration)) as validator:
@@ -191,7 +205,7 @@ def test_nobody_there_is_an_error(world: SignedWorld) -> None:
 
 def test_stripped_signatures_and_forged_ad_bit_are_an_error(world: SignedWorld) -> None:
     """Rows 31 and 32: somebody on the path takes RRSIGs away, says AD, and puts his own key."""
-    with StrippingRelay(world.port) as port:
+    with Server(lambda octets: stripped(octets, world.port)) as port:
         configuration = Configuration(str(world.anchor_path), forward=(f"127.0.0.1@{port}",), timeout=4)
         with closing(Validator(configuration)) as validator:
             assert [answer.outcome for answer in three(validator, "alice.example")] == [Outcome.ERROR] * 3
@@ -205,41 +219,56 @@ def test_stripped_signatures_and_forged_ad_bit_are_an_error(world: SignedWorld) 
 FOREIGN_ANCHOR = "foreign.test. DS 6743 13 2 " + "4f" * 32
 
 
-class StrippingRelay:
-    """A process between validator and server that strips DNSSEC from what comes back and sets AD."""
+def test_servfail_and_refused_are_an_error(world: SignedWorld) -> None:
+    """Row 31, the polite form."""
+    for rcode in (dns.rcode.SERVFAIL, dns.rcode.REFUSED):
 
-    def __init__(self, upstream: int) -> None:
-        self._upstream = upstream
+        def answer(octets: bytes, rcode: dns.rcode.Rcode = rcode) -> bytes:
+            reply = dns.message.make_response(dns.message.from_wire(octets))
+            reply.set_rcode(rcode)
+            return reply.to_wire()
+
+        with Server(answer) as port:
+            configuration = Configuration(str(world.anchor_path), forward=(f"127.0.0.1@{port}",), timeout=4)
+            with closing(Validator(configuration)) as validator:
+                answers = three(validator, "alice.example")
+        assert [answer.outcome for answer in answers] == [Outcome.ERROR] * 3
+        assert {answer.reason for answer in answers} == {"SERVFAIL"}
+
+
+class Server:
+    """A process that answers each datagram with what `answer` makes of it."""
+
+    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
+        self._answer = answer
 
     def __enter__(self) -> int:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.bind(("127.0.0.1", 0))
-        self._pid = os.fork()
-        if self._pid == 0:
-            signal.alarm(30)
-            try:
-                relay(sock, self._upstream)
-            finally:
-                os._exit(1)
-        port = int(sock.getsockname()[1])
-        sock.close()
-        return port
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            self._pid = os.fork()
+            if self._pid == 0:
+                signal.alarm(30)
+                try:
+                    while True:
+                        octets, peer = sock.recvfrom(4096)
+                        sock.sendto(self._answer(octets), peer)
+                finally:
+                    os._exit(1)
+            return int(sock.getsockname()[1])
 
     def __exit__(self, *_: object) -> None:
         os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
 
 
-def relay(sock: socket.socket, upstream: int) -> None:
+def stripped(octets: bytes, upstream: int) -> bytes:
+    """The upstream's answer without a trace of DNSSEC, but for the AD bit, which says that all was checked."""
     dnssec = {dns.rdatatype.RRSIG, dns.rdatatype.NSEC, dns.rdatatype.DNSKEY, dns.rdatatype.DS}
-    while True:
-        octets, peer = sock.recvfrom(4096)
-        question = dns.message.from_wire(octets)
-        answer = dns.query.tcp(question, "127.0.0.1", port=upstream, timeout=2)
-        for section in answer.sections[1:]:
-            section[:] = [rrset for rrset in section if rrset.rdtype not in dnssec]
-        answer.flags |= dns.flags.AD
-        sock.sendto(answer.to_wire(), peer)
+    answer = dns.query.tcp(dns.message.from_wire(octets), "127.0.0.1", port=upstream, timeout=2)
+    for section in answer.sections[1:]:
+        section[:] = [rrset for rrset in section if rrset.rdtype not in dnssec]
+    answer.flags |= dns.flags.AD
+    return answer.to_wire()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """lab.dns: the signed world serves what it promises; dnspython asks and verifies."""
 
 import os
+import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
@@ -154,6 +157,29 @@ def test_reverse_zones() -> None:
         folder = world.anchor_path.parent
         assert folder.is_dir()
     assert not folder.exists(), "a world leaves nothing behind"
+
+
+def test_a_world_ends_with_the_process_that_made_it() -> None:
+    """Even when that is killed and cannot tidy up."""
+    port = free_port()
+    maker = f"""
+import os, signal
+from hushwire.lab.dns import SignedWorld
+world = SignedWorld(port={port})
+world.__enter__()
+print(world.anchor_path.parent, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", maker], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    shutil.rmtree(done.stdout.strip())
+    for _ in range(100):
+        try:
+            with SignedWorld(port=port):
+                return
+        except RuntimeError:
+            time.sleep(0.05)
+    raise AssertionError("the port is still in use")
 
 
 def test_a_port_in_use_is_an_error_and_leaves_nothing_behind(world: SignedWorld) -> None:

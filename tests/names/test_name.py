@@ -43,6 +43,7 @@ def test_canonical(text: str, canonical: str) -> None:
         ("192.0.2.1", "number"),
         ("a" * 64 + ".example", "63"),
         (".".join(["a" * 63] * 4), "253"),
+        (".".join(["a" * 63] * 3 + ["b" * 62]), "253"),
         ("a." * 100_000, "253"),
     ],
 )

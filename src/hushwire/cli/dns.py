@@ -63,6 +63,7 @@ def show(name: str, files: tuple[Path, ...], addresses: tuple[IPAddress, ...], t
         click.echo(f"; {owner} TYPE{IPSECKEY} {generic(rdata)}")
     for address in addresses:
         click.echo(f"{owner} {'AAAA' if isinstance(address, IPv6Address) else 'A'} {address}")
+    click.echo(f"; next: publish them, then `hushwire dns check {name}`")
 
 
 @dns.command()

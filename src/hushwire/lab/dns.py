@@ -70,9 +70,9 @@ class SignedWorld:
         try:
             self._write_zones()
             with self._log.open("wb") as log:
-                self._knotd = subprocess.Popen(
-                    [*self._prefix, "knotd", "-c", str(self._conf)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-                )
+                # Should we be killed, knotd ends too.
+                command = (*self._prefix, "setpriv", "--pdeathsig", "TERM", "knotd", "-c", str(self._conf))
+                self._knotd = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
             self._wait_until_ready()
         except BaseException:
             self._end()
