@@ -17,6 +17,7 @@ ORDER: tuple[set[str], ...] = (
     {"events"},
     {"ike", "names", "esp"},
     {"config"},
+    {"peer"},
     {"node"},
     {"linux"},
     {"daemon", "sim"},

@@ -12,7 +12,7 @@ from hushwire.crypto.auth import Scheme, shared_key_auth, sign
 from hushwire.crypto.keys import KeyKind, PrivateKey
 from hushwire.crypto.secret import Secret
 from hushwire.entropy import SeededEntropy
-from hushwire.events import Datagram, DeleteSA, InstallSA, Installed, Notice, Send, Sign, Signed
+from hushwire.events import Datagram, DeleteSA, Installed, InstallSA, Notice, Send, Sign, Signed
 from hushwire.ike.endpoint import Endpoint
 from hushwire.ike.errors import Unauthorized
 from hushwire.ike.negotiation import Wanted

@@ -41,7 +41,8 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
     sa.peer = entry
     agreed = await init.initiate(sa)
     host, keys, prf = sa.host, sa.keys, _prf(sa)
-    identity = IDi(host.settings.identity.type, host.settings.identity.data)
+    ours = entry.own_identity or host.settings.identity
+    identity = IDi(ours.type, ours.data)
     octets = signed_octets(agreed.request, agreed.nr, prf, keys.pi, identity.write())
     auth = await authentication(entry, host.settings.key, agreed.hashes, octets, prf)
     spi_in = host.new_child_spi()
@@ -100,7 +101,8 @@ async def respond(sa: "IkeSA", message: Message) -> None:
         raise Rejected(NotifyType.AUTHENTICATION_FAILED, str(error)) from None
     octets = signed_octets(agreed.request, agreed.nr, prf, keys.pi, idi.write())
     proof = await prove(entry, auth, octets, prf, _sent_key(message))
-    identity = IDr(host.settings.identity.type, host.settings.identity.data)
+    own = entry.own_identity or host.settings.identity
+    identity = IDr(own.type, own.data)
     ours = signed_octets(agreed.response, agreed.ni, prf, keys.pr, identity.write())
     answer = await authentication(entry, host.settings.key, agreed.hashes, ours, prf)
     payloads: list[Payload] = [identity, *_certificates(entry, host.settings.key, _asking(agreed, message)), answer]

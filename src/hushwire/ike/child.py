@@ -23,6 +23,8 @@ class ChildSA:
     """Whether this host initiated the exchange that made it."""
     nonces: tuple[bytes, bytes]
     """Of that exchange; they decide which of two that were made at once stays (RFC 7296 s2.8.1)."""
+    created: float
+    """Monotonic seconds."""
     rekey_at: float
     """Monotonic seconds."""
     rekeying: bool = False
@@ -75,6 +77,7 @@ def build(
     *,
     encapsulated: bool,
     replay_window: int,
+    now: float,
     rekey_at: float,
     acquire: int = 0,
 ) -> ChildSA:
@@ -104,5 +107,6 @@ def build(
         direction(Direction.OUT, terms.spi_out, local, remote, out_keys),
         terms.initiated,
         terms.nonces,
+        now,
         rekey_at,
     )

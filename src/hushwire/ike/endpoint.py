@@ -37,6 +37,10 @@ EXCHANGES = Exchanges(
 )
 
 
+LARGEST_UNAUTHENTICATED = 4096
+"""Octets of a stranger's message that we read at all: one of 64 KiB would cost its sender far less than us."""
+
+
 class Endpoint:
     """All IKE SAs of a host.  Every entry point leaves what it asks and tells in the outbox, for drain()."""
 
@@ -152,6 +156,9 @@ class Endpoint:
     def receive(self, event: Datagram, now: Now) -> None:
         """One IKE message, from anybody."""
         self._host.now = now
+        if len(event.data) > LARGEST_UNAUTHENTICATED and not self._is_of_a_peer(event.data):
+            self._dropped("too long for a stranger's", event)
+            return
         try:
             message = read_message(event.data)
         except UnsupportedVersion as error:
@@ -170,6 +177,11 @@ class Endpoint:
         else:
             self._dropped("no such IKE SA", event)
         self._settle()
+
+    def _is_of_a_peer(self, datagram: bytes) -> bool:
+        """Whether one of the SPIs is of an authenticated IKE SA; cheap, and no more than a hint."""
+        sas = (self._host.sas.get(datagram[:8]), self._host.sas.get(datagram[8:16]))
+        return any(sa is not None and sa.authenticated is not None for sa in sas)
 
     def _receive_init(self, message: Message, event: Datagram) -> None:
         """An IKE_SA_INIT request: nothing is kept for it before its cookie came back, when one is due."""

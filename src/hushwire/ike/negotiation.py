@@ -117,6 +117,7 @@ def assemble(
         (settings.child_lifetime, settings.child_packets),
         encapsulated=bool(sa.nat),
         replay_window=settings.replay_window,
+        now=sa.host.now.monotonic,
         rekey_at=sa.host.now.monotonic + sa.host.jitter(settings.child_lifetime),
         acquire=acquire,
     )

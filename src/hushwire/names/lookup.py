@@ -72,6 +72,16 @@ class NameLookup:
         self._ask_again = NEVER
         self._errors = 0
 
+    @property
+    def asking(self) -> bool:
+        """Whether answers are still to come."""
+        return bool(self._open)
+
+    @property
+    def asked_at(self) -> float:
+        """Monotonic time of the last questions."""
+        return self._asked_at
+
     def start(self, now: Now) -> list[Lookup]:
         """Ask now, whatever is under way."""
         self._asked_at = now.monotonic

@@ -63,6 +63,8 @@ class PadEntry:
     mode: Mode
     selectors: tuple[Selector, ...]
     """What its Child SAs may cover, and no more (ATTACKS rows 21, 51)."""
+    own_identity: Identity | None = None
+    """What we say to this peer that we are, where that is not the host's own."""
 
     def speaks_from(self, address: IPAddress) -> bool:
         return not self.addresses or address in self.addresses
