@@ -21,7 +21,7 @@ def main(channel: int, mtu: str, near: str, far: str) -> None:
     fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", b"hush0", IFF_TUN | IFF_NO_PI | IFF_VNET_HDR))
     version = "-6" if ":" in near else "-4"
     for command in (
-        f"link set hush0 mtu {mtu} txqueuelen 1000 gso_max_segs 44 up",
+        f"link set hush0 mtu {mtu} txqueuelen 4000 gso_max_segs 44 up",
         f"{version} rule add not fwmark {MARK} table {TABLE}",
         f"{version} route add {far} dev hush0 table {TABLE} src {near}",
     ):

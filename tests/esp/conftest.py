@@ -2,7 +2,7 @@
 
 import struct
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network  # noqa: F401
 from types import SimpleNamespace
 
 import pytest
@@ -86,10 +86,10 @@ def udp(
 
 def tcp(
     source: IPAddress, destination: IPAddress, sequence: int, payload: bytes, flags: int = 0x10, ack: int = 9,
-    options: bytes = b"",
+    options: bytes = b"", ports: tuple[int, int] = (40000, 80),
 ) -> bytes:  # fmt: skip
     """A TCP packet with right checksums."""
-    header = struct.pack(">HHIIBBHHH", 40000, 80, sequence, ack, (20 + len(options)) // 4 << 4, flags, 512, 0, 0)
+    header = struct.pack(">HHIIBBHHH", *ports, sequence, ack, (20 + len(options)) // 4 << 4, flags, 512, 0, 0)
     return ip(source, destination, 6, _summed(source, destination, 6, header + options + payload, 16))
 
 

@@ -17,7 +17,7 @@ from hushwire.esp.packet import FlowKey, Malformed, Packet, Protocol, flow_key, 
 from hushwire.esp.replay import Replayed
 from hushwire.esp.sad import Age, Inbound, Outbound
 from hushwire.esp.spd import SPD
-from hushwire.esp.transform import BadFrame, Unsupported
+from hushwire.esp.transform import HEADER, BadFrame, Unsupported
 from hushwire.events import (
     Acquire,
     DeletePolicy,
@@ -349,10 +349,14 @@ class Plane:
         self, frame: memoryview, remote: Endpoint, now: Now, outputs: list[Output]
     ) -> tuple[Inbound, int, memoryview] | None:
         """The SA, next header and payload of an ESP packet, opened in place; None if there is nothing to deliver."""
-        sa = self._inbound.get(int.from_bytes(frame[:4], "big"))
+        if len(frame) < 8:
+            if bytes(frame) != b"\xff":  # RFC 3948 s2.3: a NAT keepalive says nothing.
+                self.counters[Cause.IN_HEADER] += 1
+            return None
+        spi, low = HEADER.unpack_from(frame)
+        sa = self._inbound.get(spi)
         if sa is None:
-            if len(frame) != 1 or frame[0] != 0xFF:  # RFC 3948 s2.3: a NAT keepalive says nothing.
-                self.counters[Cause.IN_NO_STATE] += 1
+            self.counters[Cause.IN_NO_STATE] += 1
             return None
         if sa.packets >= sa.packets_mark or sa.octets >= sa.octets_mark:
             self._grow(sa, now, outputs)
@@ -360,7 +364,7 @@ class Plane:
                 self.counters[Cause.IN_EXPIRED] += 1
                 return None
         try:
-            next_header, payload = sa.open(frame)
+            next_header, payload = sa.open(frame, low)
         except Replayed:
             self.counters[Cause.IN_SEQUENCE] += 1
             return None
@@ -369,10 +373,10 @@ class Plane:
             return None
         # DESIGN.md law 6: only what was whole and new says where the peer is; and here it is but said.  A packet
         # that was overtaken says nothing, so that two paths do not swap for ever.
-        if remote != sa.reported and sa.fresh():
-            sa.reported = remote
-            if remote != sa.near:
+        if remote is not sa.reported and sa.fresh():
+            if remote not in (sa.reported, sa.near):
                 outputs.append(Mapping(sa.name, remote))
+            sa.reported = remote
         if next_header == Protocol.NO_NEXT_HEADER:  # RFC 4303 s2.6: a dummy packet is dropped without ado.
             return None
         if sa.tunnel and next_header not in (Protocol.IPV4, Protocol.IPV6):

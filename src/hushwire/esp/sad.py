@@ -135,12 +135,13 @@ class Inbound(_State):
         """Whether the packet last opened was newer than all before it."""
         return self._last_opened == self.window.top
 
-    def open(self, frame: memoryview) -> tuple[int, memoryview]:
-        """Next header and payload of one ESP packet, opened in place.  Raises Replayed, BadFrame."""
+    def open(self, frame: memoryview, low: int) -> tuple[int, memoryview]:
+        """Next header and payload of one ESP packet, opened in place.  Raises Replayed, BadFrame.
+
+        `low` is the sequence number in it.
+        """
         window = self.window
-        sequence = int.from_bytes(frame[4:8], "big")
-        if self._esn:
-            sequence = window.infer(sequence)
+        sequence = window.infer(low) if self._esn else low
         # RFC 4303 s3.4.3: the number is looked at before the ICV, and counted after it.
         window.check(sequence)
         opened = self.transform.open(frame, sequence)

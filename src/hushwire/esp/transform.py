@@ -70,7 +70,8 @@ _HMAC = {
     IntegID.HMAC_SHA2_512_256: ("sha512", 64, 32),
 }
 
-_HEADER = struct.Struct(">II")
+HEADER = struct.Struct(">II")
+"""SPI, and the low half of the sequence number."""
 _COUNTER_HEADER = struct.Struct(">IIQ")
 _NONCE = struct.Struct(">4sQ")
 _ESN_ASSOCIATED = struct.Struct(">IQ")
@@ -111,7 +112,8 @@ class Aead:
         self._encrypt(_NONCE.pack(self._salt, sequence), frame[16:-16], associated, frame[16:])
 
     def open(self, frame: memoryview, sequence: int) -> tuple[int, memoryview]:
-        if len(frame) < 34 or len(frame) & 3:
+        length = len(frame)
+        if length < 34 or length & 3:
             raise BadFrame("length")
         associated = _ESN_ASSOCIATED.pack(self._spi, sequence) if self._esn else frame[:8]
         plain = frame[16:-16]
@@ -138,7 +140,7 @@ class CbcHmac:
         return 24 + (payload + 17 & -16) + self._icv
 
     def seal(self, frame: memoryview, payload: int, next_header: int, sequence: int) -> None:
-        _HEADER.pack_into(frame, 0, self._spi, sequence & _LOW)
+        HEADER.pack_into(frame, 0, self._spi, sequence & _LOW)
         frame[8:24] = self._entropy.public(16)  # RFC 3602 s3: not predictable.
         plain, pad = frame[24 : -self._icv], -(payload + 2) % 16
         plain[payload:] = PADDING[:pad] + bytes((pad, next_header))
@@ -166,6 +168,8 @@ class CbcHmac:
 def _unpad(plain: memoryview) -> tuple[int, memoryview]:
     """Next header and payload.  RFC 4303 s2.4: the receiver inspects the padding."""
     pad = plain[-2]
+    if not pad:
+        return plain[-1], plain[:-2]
     end = len(plain) - 2 - pad
     if end < 0 or plain[end:-2] != PADDING[:pad]:
         raise BadFrame("padding")
