@@ -15,6 +15,9 @@ from struct import Struct
 class Capability(IntEnum):
     """Those that a hushwire process may want to keep (capabilities(7))."""
 
+    KILL = 5
+    SETGID = 6
+    SETUID = 7
     NET_BIND_SERVICE = 10
     NET_ADMIN = 12
     NET_RAW = 13

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from fcntl import ioctl
+from pathlib import Path
 from struct import Struct
 from typing import Self
 
@@ -123,6 +124,21 @@ class Tun:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def exempt_ipv4(device: str) -> None:
+    """Let the IPv4 packets of a TUN of this namespace pass the SPD: the userspace plane has judged them, or will.
+
+    With a base block for the same addresses, what goes through the TUN passes and what goes astray does not.  A
+    selector's ifindex could say that only for what goes out: inbound, the kernel compares it with the loopback
+    device, of all packets that are for this host.
+
+    IPv6 has neither: outbound its selectors see only the device that a socket was bound to, and its disable_policy
+    goes by the device that holds the local address, not by the one where the packet came in.  There, routes of our own
+    (route.Rule, a blackhole behind the TUN) keep what goes out on its way, and the packet filter what comes in.
+    """
+    for name in ("disable_policy", "disable_xfrm"):
+        Path(f"/proc/sys/net/ipv4/conf/{device}/{name}").write_text("1")
 
 
 VNET = Struct("=B B H H H H")
