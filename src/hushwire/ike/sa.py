@@ -356,6 +356,9 @@ class IkeSA:
     def _integrity_checked(self, local: Endpoint, remote: Endpoint) -> None:
         """Law 6: only here may the peer's address change, and only if it sits behind a NAT (RFC 7296 s2.23)."""
         self.heard = self.host.now.monotonic
+        if self.nat and self.state is State.HALF_OPEN:
+            # RFC 7296 s2.23: with IKE_AUTH the initiator goes over to port 4500, and the responder with it.
+            self.remote, self.local = remote, local
         if remote != self.remote and self.nat.remote and not self.nat.local:
             self.host.notice("ike.moved", ("peer", self.peer_name), ("from", str(self.remote)), ("to", str(remote)))
             self.remote, self.local = remote, local
