@@ -96,5 +96,6 @@ def test_bulk_traffic_passes_with_and_without_offloads(offloads: bool) -> None:
             if topology["alice"].run(*command, check=False).returncode == 0:
                 break
         report = relay.report()
-        assert report.count(Kind.CLEAR, "alice") > (300 if offloads else 13_000)
+        assert (report.count(Kind.CLEAR, "alice") > 10_000) != offloads
+        assert relay.pcap.stat().st_size > 15_000_000
         assert (report.missed, report.lost, report.unrecorded) == (0, 0, 0)
