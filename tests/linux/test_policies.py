@@ -20,6 +20,8 @@ from hushwire.wire.address import Endpoint, IPAddress
 
 pytestmark = pytest.mark.lab
 
+NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT = 135, 136
+
 
 def ends(version: int) -> tuple[IPAddress, IPAddress]:
     left, right = ("10.9.0.1", "10.9.0.2") if version == 4 else ("fd09::1", "fd09::2")
@@ -186,6 +188,34 @@ def test_a_bypassing_socket_passes_blocks_both_ways(pair: Any, version: int, byp
         back = sockets[0].receive()
         assert back is not None
         assert back.data == b"and back"
+    finally:
+        for each in sockets:
+            each.close()
+
+
+@pytest.mark.parametrize("exempted", [True, False], ids=["exempted", "control"])
+def test_a_block_between_ipv6_hosts_needs_an_exemption_of_neighbour_discovery(pair: Any, exempted: bool) -> None:
+    """The answer to a Neighbour Solicitation is a packet between the two hosts like any other (RFC 4301 s4.4.1.1).
+
+    The kernel takes ICMP's type for the source port, whoever sends it.
+    """
+    left, right = pair
+    near, far = ends(6)
+    assert left.reaches(str(far))
+    sockets = [left(UdpSocket, 6, 500), right(UdpSocket, 6, 500)]
+    try:
+        for host, sock, (one, other) in ((left, sockets[0], (near, far)), (right, sockets[1], (far, near))):
+            host(sock.bypass_xfrm)
+            between = Selector.between(one, other)
+            for direction in Direction:
+                host(install, Policy(between, direction, Action.BLOCK, 100))
+                for kind in (NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT) if exempted else ():
+                    port = {"local_port" if direction is Direction.OUT else "remote_port": kind}
+                    host(install, Policy(replace(between, protocol=58, **port), direction, Action.CLEAR, 1))
+            host.run("ip -6 neighbour flush dev wire")
+        left(sockets[0].send, near, Endpoint(far, 500), [b"there"])
+        assert bool(select.select([sockets[1]], [], [], 1.5)[0]) == exempted
+        assert not left.pings(str(far))
     finally:
         for each in sockets:
             each.close()

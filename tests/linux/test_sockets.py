@@ -118,9 +118,8 @@ def test_a_datagram_alone_is_one_even_when_empty() -> None:
 def test_marks_choose_routes_and_inherited_sockets_are_adopted(namespace: Any) -> None:
     host = namespace()
     host.run("ip link add device type veth peer name other; ip link set device up; ip link set other up")
-    host.run(
-        "ip address add 198.51.100.1/24 dev device; ip rule add fwmark 7/255 table 77; ip route add blackhole 198.51.100.0/24 table 77"
-    )
+    host.run("ip address add 198.51.100.1/24 dev device")
+    host.run("ip rule add fwmark 7/255 table 77; ip route add blackhole 198.51.100.0/24 table 77")
     there = Endpoint(ip_address("198.51.100.9"), 500)
     with host(UdpSocket, 4, 0) as plain, host(lambda: UdpSocket(4, 0, mark=7)) as marked:
         plain.send(ip_address("198.51.100.1"), there, [b"x"])

@@ -28,6 +28,14 @@ class FoundPolicy:
     """Of the only device it speaks of; 0: any."""
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What went through an SA so far."""
+
+    octets: int
+    packets: int
+
+
 class Xfrm:
     """The SAD and SPD of this network namespace.  Writing needs CAP_NET_ADMIN."""
 
@@ -60,6 +68,11 @@ class Xfrm:
         """One SA.  `own` are the host's addresses, which tell inbound from outbound."""
         (found,) = self._netlink.request(codec.MSG_GETSA, codec.write_sa_id(name), f"read SA {name.spi:#x}")
         return codec.read_sa(found.body, own)
+
+    def usage(self, name: SAName) -> Usage:
+        """How much an SA has carried."""
+        (found,) = self._netlink.request(codec.MSG_GETSA, codec.write_sa_id(name), f"read SA {name.spi:#x}")
+        return Usage(*codec.read_usage(found.body))
 
     def sas(self, own: Container[IPAddress]) -> list[SA]:
         """All SAs that hushwire could have made."""

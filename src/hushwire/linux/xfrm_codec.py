@@ -153,6 +153,12 @@ def read_sa(body: bytes, own: Container[IPAddress]) -> SA:
     )
 
 
+def read_usage(body: bytes) -> tuple[int, int]:
+    """Octets and packets, of the SA in a NEWSA."""
+    octets, packets, _, _ = USED.unpack(SA_INFO.unpack_from(body)[6])
+    return octets, packets
+
+
 def write_sa_id(name: SAName) -> bytes:
     """The body of DELSA or GETSA."""
     return SA_ID.pack(write_address(name.destination), _big(name.spi, 4), _family(name.destination), IPPROTO_ESP)
