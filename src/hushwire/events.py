@@ -152,9 +152,14 @@ class Status:
     request: int
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The daemon is to end: tell the peers.  Policies stay (DESIGN.md law 1)."""
+
+
 Event = (
     Timeout | Datagram | Acquire | Expire | Mapping | Installed | Refused | Signed | Answered | AddressesChanged
-    | Connect | Disconnect | Rekey | Status
+    | Connect | Disconnect | Rekey | Status | Stop
 )  # fmt: skip
 
 # --- Effects: what is asked -----------------------------------------------------------------------------------------

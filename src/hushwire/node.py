@@ -31,6 +31,7 @@ from hushwire.events import (
     Reply,
     Signed,
     Status,
+    Stop,
     Timeout,
 )  # fmt: skip
 from hushwire.ike import report
@@ -42,7 +43,7 @@ from hushwire.ike.state import State
 from hushwire.names.binding import Unbound
 from hushwire.names.lookup import Change, NameLookup
 from hushwire.names.name import BadName, host_name
-from hushwire.peer import Peer
+from hushwire.peer import Peer, group_rules
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
 from hushwire.policy.selector import Flow
@@ -97,7 +98,7 @@ class Node:
         self._parked: list[tuple[Peer, report.AuthorizationWanted]] = []
         """Peers who wait for us to have looked up their name."""
         self._begun = False
-        for rules in _by_peer(config.rules):
+        for rules in group_rules(config.rules):
             self._add(rules)
 
     # --- the way in ---
@@ -135,6 +136,9 @@ class Node:
                 self._disconnect(request, name, now)
             case Rekey(request, name, ike):
                 self._rekey(request, name, ike, now)
+            case Stop():
+                for each in self.ike.sas:
+                    self.ike.delete(each, now)
             case Status(request):
                 self._effects.append(Reply(request, True, body=json.dumps(self._status(now))))
         self._listen(now)
@@ -441,15 +445,6 @@ class Node:
 
     def _notice(self, kind: str, *fields: tuple[str, str | int | float], grave: bool = False) -> None:
         self._effects.append(Notice(kind, fields, grave))
-
-
-def _by_peer(rules: tuple[Rule, ...]) -> list[tuple[Rule, ...]]:
-    """Rules about the same peer belong together; those that want nothing protected are the guard's alone."""
-    groups: dict[str, list[Rule]] = {}
-    for rule in rules:
-        if rule.require is not Assurance.CLEAR:
-            groups.setdefault(str(rule.peer), []).append(rule)
-    return [tuple(group) for group in groups.values()]
 
 
 def _level(sa: IkeSA) -> Assurance:

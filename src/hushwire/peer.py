@@ -1,12 +1,13 @@
 """A peer at work: what the rules about it and the DNS come to, as PAD entry and policies (RFC 4301 s4.4)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hushwire.config import Rule, Start
 from hushwire.crypto.keys import PublicKey
 from hushwire.ike.negotiation import Wanted
 from hushwire.names.lookup import NameLookup
+from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity, PadEntry
 from hushwire.policy.sad import Direction, Mode
 from hushwire.policy.selector import Flow, Selector
@@ -123,7 +124,7 @@ class Peer:
                 tunnel = (local, remote) if rule.mode is Mode.TUNNEL else None
                 for selector in _selectors(rule, own, remote):
                     for direction in Direction:
-                        priority = PROTECT_PRIORITY - _narrowness(selector)
+                        priority = PROTECT_PRIORITY - narrowness(selector)
                         policy = Policy(selector, direction, Action.PROTECT, priority, self.reqid, rule.mode, tunnel)
                         found[selector, direction] = policy
         return found
@@ -136,6 +137,18 @@ class Peer:
 
     def succeeded(self) -> None:
         self.last_failure, self.failures, self.not_before, self.reached = "", 0, 0.0, True
+
+
+def group_rules(rules: Iterable[Rule]) -> list[tuple[Rule, ...]]:
+    """Rules by the peer they are about, in the order that numbers the peers.
+
+    Those that want nothing protected make no peer.
+    """
+    groups: dict[str, list[Rule]] = {}
+    for rule in rules:
+        if rule.require is not Assurance.CLEAR:
+            groups.setdefault(str(rule.peer), []).append(rule)
+    return [tuple(group) for group in groups.values()]
 
 
 def _selectors(rule: Rule, own: Sequence[IPAddress], remote: IPAddress) -> Iterator[Selector]:
@@ -154,7 +167,7 @@ def _same_hosts(selector: Selector, flow: Flow) -> bool:
     return flow.protocol == 0 and flow.local in selector.local and flow.remote in selector.remote
 
 
-def _narrowness(selector: Selector) -> int:
+def narrowness(selector: Selector) -> int:
     """The narrower a selector, the sooner it counts."""
     ports = bool(selector.local_port) + bool(selector.remote_port)
     return selector.local.prefixlen + selector.remote.prefixlen + 100 * (ports + bool(selector.protocol))

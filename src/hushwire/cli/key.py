@@ -1,21 +1,17 @@
 """`hushwire key`: a host's identity key, made and shown."""
 
 import os
-import stat
 from pathlib import Path
 
 import click
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from hushwire.crypto.keys import BadKey, KeyKind, PrivateKey, PublicKey
+from hushwire.crypto.keys import KeyKind, PrivateKey, PublicKey
+from hushwire.daemon import keyfile
 
 TYPES = ("ed25519", "ed448", "ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096")
 """What IPSECKEY can publish."""
-
-LARGEST = 1 << 16
-"""Octets of a key file that are read."""
 
 
 @click.group()
@@ -76,42 +72,9 @@ def write_new(file: Path, pem: bytes) -> None:
         raise click.ClickException(f"{file}: {error.strerror}") from None
 
 
-def read_private(file: Path) -> PrivateKey:
-    """The private key in a file that nobody but its owner can read, or one clear line."""
-    pem, mode = _read(file)
-    try:
-        private = PrivateKey.read_pem(pem)
-    except BadKey as bad:
-        raise click.ClickException(f"{file}: {bad}") from None
-    if mode & 0o077:
-        raise click.ClickException(f"{file}: mode {mode:04o} gives others a private key; it must be 0600 or 0400")
-    return private
-
-
 def read_public(file: Path) -> PublicKey:
-    """The public key in a file, or the public half of the private key there."""
-    pem, _ = _read(file)
-    if b"PRIVATE KEY" in pem or b"PUBLIC KEY" not in pem:
-        return read_private(file).public
+    """The public key in a file, or the public half of the private key there, or one clear line."""
     try:
-        return PublicKey.of(load_pem_public_key(pem))
-    except BadKey as bad:
-        raise click.ClickException(f"{file}: {bad}") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise click.ClickException(f"{file}: no public key in PEM") from None
-
-
-def _read(file: Path) -> tuple[bytes, int]:
-    """A regular file's octets and mode; both from one descriptor, so that they belong together."""
-    try:
-        # Without O_NONBLOCK a FIFO would keep us waiting.
-        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
-            status = os.fstat(opened.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise click.ClickException(f"{file}: not a regular file")
-            pem = opened.read(LARGEST + 1)
-    except OSError as error:
-        raise click.ClickException(f"{file}: {error.strerror}") from None
-    if len(pem) > LARGEST:
-        raise click.ClickException(f"{file}: too long to be a key")
-    return pem, stat.S_IMODE(status.st_mode)
+        return keyfile.read_public(file)
+    except keyfile.KeyFileError as error:
+        raise click.ClickException(str(error)) from None

@@ -82,10 +82,13 @@ def decode(packet: bytes, accepts: Vocabulary) -> list[Any]:
 class Channel:
     """One end.  Non-blocking to receive; blocking to send, since the other end always reads."""
 
-    def __init__(self, sock: socket.socket, accepts: Vocabulary = EVENTS | EFFECTS) -> None:
+    def __init__(
+        self, sock: socket.socket, accepts: Vocabulary = EVENTS | EFFECTS, timeout: float | None = None
+    ) -> None:
+        """`timeout`: seconds that wait() waits before TimeoutError; None: for ever."""
         self._sock = sock
         self._accepts = accepts
-        sock.setblocking(True)
+        sock.settimeout(timeout)
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, 8 * LARGEST)
 

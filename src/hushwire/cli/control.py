@@ -1,0 +1,84 @@
+"""`hushwire status`, `connect`, `disconnect` and `rekey`: commands to the daemon that runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from hushwire.config import Host
+from hushwire.daemon.control import ControlError, ask
+
+CONTROL = click.option(
+    "--control", type=click.Path(path_type=Path), default=Path(Host("localhost.localdomain").control),
+    show_default=True, help="Socket of the daemon.",
+)  # fmt: skip
+
+
+@click.command()
+@CONTROL
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(control: Path, as_json: bool) -> None:
+    """Show who is there and how sure that is."""
+    body = _ask(control, {"command": "status"})["body"]
+    if as_json:
+        click.echo(json.dumps(body, indent=2))
+    else:
+        console = Console()
+        console.print(f"{body['name']}, {body['plane']} plane, {', '.join(body['addresses'])}", highlight=False)
+        console.print(status_table(body))
+
+
+@click.command()
+@click.argument("name")
+@CONTROL
+def connect(name: str, control: Path) -> None:
+    """Look NAME up, set its policy, and make an SA now."""
+    click.echo(_ask(control, {"command": "connect", "name": name})["text"])
+
+
+@click.command()
+@click.argument("name")
+@CONTROL
+def disconnect(name: str, control: Path) -> None:
+    """Delete the SAs with NAME; its policy stays."""
+    click.echo(_ask(control, {"command": "disconnect", "name": name})["text"])
+
+
+@click.command()
+@click.argument("name")
+@click.option("--ike", is_flag=True, help="The IKE SA, rather than its Child SAs.")
+@CONTROL
+def rekey(name: str, ike: bool, control: Path) -> None:
+    """Replace the keys with NAME now."""
+    click.echo(_ask(control, {"command": "rekey", "name": name, "ike": ike})["text"])
+
+
+def status_table(body: dict[str, Any]) -> Table:
+    """The status as a person reads it: a row a peer and address."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("peer", "required", "reached", "address", "IKE", "ESP", "last failure"):
+        table.add_column(column, overflow="fold")
+    for peer in body["peers"]:
+        trouble = peer["last_failure"] or peer["unbound"] or ""
+        fixed = (peer["peer"], f"{peer['require']}, else {peer['below']}")
+        if not peer["ike"]:
+            table.add_row(*fixed, peer["level"] or "-", ", ".join(peer["addresses"]) or "?", "-", "-", trouble)
+        for sa in peer["ike"]:
+            esp = "\n".join(
+                f"{child['suite']} {child['mode']}{' in UDP' if child['udp'] else ''}" for child in sa["children"]
+            )
+            table.add_row(*fixed, sa["level"], sa["remote"], f"{sa['suite']}, {sa['scheme']}", esp or "-", trouble)
+    return table
+
+
+def _ask(control: Path, command: dict[str, object]) -> dict[str, Any]:
+    try:
+        answer = ask(control, command)
+    except ControlError as error:
+        raise click.ClickException(str(error)) from None
+    if not answer["ok"]:
+        raise click.ClickException(str(answer["text"]))
+    return answer

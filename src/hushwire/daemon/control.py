@@ -1,0 +1,136 @@
+"""The control socket: `hushwire` commands to the daemon, one JSON object a connection each way.
+
+The parent makes the socket, for its own user only (mode 0600); the node, without privileges, reads it.
+"""
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hushwire.events import Connect, Disconnect, Rekey, Reply, Status
+from hushwire.names.name import BadName, host_name
+
+LARGEST = 4096
+"""Octets of a command."""
+MOST = 64
+"""Commands under way."""
+
+Command = Connect | Disconnect | Rekey | Status
+
+
+class ControlError(Exception):
+    """The daemon cannot be asked; one line says why and what to do."""
+
+
+def listen(path: Path) -> socket.socket:
+    """The socket at `path`, in place of what an earlier run left there.  Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(16)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+class Control:
+    """The daemon's side: connections, each with one command and one reply."""
+
+    def __init__(self, listener: socket.socket, numbers: Iterator[int]) -> None:
+        self.listener = listener
+        self._numbers = numbers
+        self._open: dict[int, socket.socket] = {}
+        """Connections whose command has not come, by descriptor."""
+        self._asked: dict[int, socket.socket] = {}
+        """Connections that wait for a reply, by the command's number."""
+
+    def accept(self, watch: Callable[[socket.socket], None]) -> None:
+        """A new connection; `watch` is to have read() called when it can be read."""
+        try:
+            connection, _ = self.listener.accept()
+        except OSError:
+            return
+        if len(self._open) + len(self._asked) >= MOST:
+            connection.close()
+            return
+        connection.setblocking(False)
+        self._open[connection.fileno()] = connection
+        watch(connection)
+
+    def read(self, descriptor: int, unwatch: Callable[[socket.socket], None]) -> Command | None:
+        """The command that came; None if it was none, which its sender is told."""
+        connection = self._open.pop(descriptor)
+        unwatch(connection)
+        try:
+            octets = connection.recv(LARGEST)
+        except OSError:
+            octets = b""
+        if not octets:
+            connection.close()
+            return None
+        number = next(self._numbers)
+        try:
+            command = _read(octets, number)
+        except (ValueError, BadName) as error:
+            self._asked[number] = connection
+            self.reply(Reply(number, False, str(error)))
+            return None
+        self._asked[number] = connection
+        return command
+
+    def reply(self, reply: Reply) -> None:
+        connection = self._asked.pop(reply.request, None)
+        if connection is None:
+            return
+        text = json.dumps({"ok": reply.ok, "text": reply.text, "body": json.loads(reply.body or "null")})
+        try:
+            connection.sendall(text.encode())
+        except OSError:
+            pass
+        finally:
+            connection.close()
+
+
+def _read(octets: bytes, number: int) -> Command:
+    asked = json.loads(octets)
+    match asked:
+        case {"command": "status"}:
+            return Status(number)
+        case {"command": "connect", "name": str(name)}:
+            return Connect(number, host_name(name))
+        case {"command": "disconnect", "name": str(name)}:
+            return Disconnect(number, name)
+        case {"command": "rekey", "name": str(name), "ike": bool(ike)}:
+            return Rekey(number, name, ike)
+    raise ValueError("no such command")
+
+
+def ask(path: Path, command: dict[str, object], timeout: float = 60.0) -> dict[str, object]:
+    """The daemon's answer to a command: ok, text, body.  Raises ControlError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.settimeout(timeout)
+        try:
+            connection.connect(str(path))
+            connection.sendall(json.dumps(command).encode())
+            octets = connection.recv(1 << 20)
+        except FileNotFoundError:
+            raise ControlError(f"{path}: no hushwire runs here; start it with `hushwire run`") from None
+        except ConnectionRefusedError:
+            raise ControlError(f"{path}: hushwire has stopped; start it with `hushwire run`") from None
+        except PermissionError:
+            raise ControlError(f"{path}: only the user that runs hushwire may command it") from None
+        except TimeoutError:
+            raise ControlError(f"{path}: no answer within {timeout:g} s") from None
+        except OSError as error:
+            raise ControlError(f"{path}: {error.strerror}") from None
+    if not octets:
+        raise ControlError(f"{path}: hushwire closed the connection")
+    answer = json.loads(octets)
+    assert isinstance(answer, dict)
+    return answer

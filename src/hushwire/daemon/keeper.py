@@ -1,0 +1,81 @@
+"""The keeper's process: the only one that holds identity keys.  It signs AUTH octets and nothing else.
+
+No network, no files once it has read its own, no capabilities.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hushwire.crypto.auth import Scheme, is_auth_octets, shared_key_auth, sign
+from hushwire.crypto.keys import PrivateKey
+from hushwire.crypto.secret import Secret
+from hushwire.daemon import keyfile
+from hushwire.daemon.channel import Channel, ChannelClosed
+from hushwire.events import Refused, Sign, Signed
+from hushwire.wire.registry import PrfID
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The keeper has read its keys."""
+
+    public: bytes
+    """SubjectPublicKeyInfo of the host's key; empty without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A key file is not as it must be."""
+
+    reason: str
+    """One line."""
+
+
+def main(
+    parent: Channel, node: Channel, key: Path | None, shared: Mapping[bytes, Path], confine: Callable[[], None]
+) -> None:
+    """Read the keys, say so to the parent, give up everything else, and sign for the node until it is gone."""
+    try:
+        keeper = Keeper(
+            keyfile.read_private(key) if key is not None else None,
+            {name: keyfile.read_shared(file) for name, file in shared.items()},
+        )
+    except keyfile.KeyFileError as error:
+        parent.send(Unusable(str(error)))
+        return
+    confine()
+    parent.send(Ready(keeper.public))
+    try:
+        while True:
+            for request in node.wait():
+                if isinstance(request, Sign):
+                    node.send(keeper.answer(request))
+    except ChannelClosed:
+        return
+
+
+class Keeper:
+    """The keys and what they are good for."""
+
+    def __init__(self, key: PrivateKey | None, shared: Mapping[bytes, Secret]) -> None:
+        self._key = key
+        self._shared = shared
+
+    @property
+    def public(self) -> bytes:
+        """SubjectPublicKeyInfo of the host's key; empty without one."""
+        return self._key.public.spki if self._key is not None else b""
+
+    def answer(self, request: Sign) -> Signed | Refused:
+        """A signature, or why not.  Only octets of the RFC 7296 s2.15 shape are signed, so this is no oracle."""
+        if not is_auth_octets(request.octets):
+            return Refused(request.request, "these are no AUTH octets")
+        method, _, prf = request.scheme.partition("/")
+        if method == "SHARED_KEY" and request.key in self._shared and prf in PrfID.__members__:
+            return Signed(request.request, shared_key_auth(PrfID[prf], self._shared[request.key], request.octets))
+        if self._key is None or request.key != self._key.public.fingerprint:
+            return Refused(request.request, "no such key is kept here")
+        if request.scheme not in Scheme.__members__ or self._key.kind not in Scheme[request.scheme].kinds:
+            return Refused(request.request, "the key cannot sign that way")
+        return Signed(request.request, sign(self._key, Scheme[request.scheme], request.octets))

@@ -1,0 +1,75 @@
+"""Key files: what is in them, and who else could have read it."""
+
+import os
+import stat
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from hushwire.crypto.keys import BadKey, PrivateKey, PublicKey
+from hushwire.crypto.secret import Secret
+
+LARGEST = 1 << 16
+"""Octets of a key file."""
+SHORTEST_PSK = 16
+"""Octets of a shared key: less could be guessed from one recorded exchange (RFC 7296 s2.15)."""
+
+
+class KeyFileError(Exception):
+    """One clear line: which file, what is wrong with it, what would be right."""
+
+
+def read_private(file: Path) -> PrivateKey:
+    """The private key in a file that nobody but its owner can read."""
+    pem, mode = _read(file)
+    try:
+        private = PrivateKey.read_pem(pem)
+    except BadKey as bad:
+        raise KeyFileError(f"{file}: {bad}") from None
+    _check_mode(file, mode)
+    return private
+
+
+def read_public(file: Path) -> PublicKey:
+    """The public key in a file, or the public half of the private key there."""
+    pem, _ = _read(file)
+    if b"PRIVATE KEY" in pem or b"PUBLIC KEY" not in pem:
+        return read_private(file).public
+    try:
+        return PublicKey.of(load_pem_public_key(pem))
+    except BadKey as bad:
+        raise KeyFileError(f"{file}: {bad}") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise KeyFileError(f"{file}: no public key in PEM") from None
+
+
+def read_shared(file: Path) -> Secret:
+    """A shared key: the file's octets without the white space at their ends."""
+    octets, mode = _read(file)
+    _check_mode(file, mode)
+    shared = octets.strip()
+    if len(shared) < SHORTEST_PSK:
+        raise KeyFileError(f"{file}: a shared key of {len(shared)} octets; it must have {SHORTEST_PSK} or more")
+    return Secret(shared)
+
+
+def _check_mode(file: Path, mode: int) -> None:
+    if mode & 0o077:
+        raise KeyFileError(f"{file}: mode {mode:04o} gives others a private key; it must be 0600 or 0400")
+
+
+def _read(file: Path) -> tuple[bytes, int]:
+    """A regular file's octets and mode; both from one descriptor, so that they belong together."""
+    try:
+        # Without O_NONBLOCK a FIFO would keep us waiting.
+        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+            status = os.fstat(opened.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise KeyFileError(f"{file}: not a regular file")
+            octets = opened.read(LARGEST + 1)
+    except OSError as error:
+        raise KeyFileError(f"{file}: {error.strerror}") from None
+    if len(octets) > LARGEST:
+        raise KeyFileError(f"{file}: too long to be a key")
+    return octets, stat.S_IMODE(status.st_mode)

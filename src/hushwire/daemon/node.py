@@ -1,0 +1,175 @@
+"""The node's process: a Node between UDP, the keeper, the resolver, the parent and the control socket.
+
+It parses what strangers send, so it holds nothing: no capability, no key, no file.
+"""
+
+import itertools
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hushwire.daemon.channel import Channel, ChannelClosed
+from hushwire.daemon.control import Control
+from hushwire.daemon.log import Log
+from hushwire.events import (
+    Datagram,
+    DeletePolicy,
+    DeleteSA,
+    Effect,
+    Event,
+    InstallPolicy,
+    InstallSA,
+    Lookup,
+    Notice,
+    Reply,
+    Send,
+    Sign,
+    Timeout,
+)  # fmt: skip
+from hushwire.linux.sockets import UdpSocket
+from hushwire.node import Node
+from hushwire.timers import NEVER, Now
+from hushwire.wire.address import Endpoint
+from hushwire.wire.udp import KEEPALIVE, NON_ESP_MARKER
+
+BURST = 64
+"""Datagrams taken from a socket before others have their turn."""
+COMMANDS_FROM = 1 << 62
+"""Numbers of commands begin here, out of the way of the Node's own."""
+
+
+class SystemEntropy:
+    """The operating system's, so that no fork, restart or snapshot repeats it (DESIGN.md law 5)."""
+
+    def public(self, count: int) -> bytes:
+        return os.urandom(count)
+
+    def private(self, count: int) -> bytes:
+        return os.urandom(count)
+
+
+@dataclass(frozen=True, slots=True)
+class Correspondents:
+    """Who the node talks to."""
+
+    parent: Channel
+    keeper: Channel
+    resolver: Channel
+    sockets: Sequence[UdpSocket]
+    """Of ports 500 and 4500, IPv4 and IPv6."""
+    control: socket.socket
+
+
+def main(node: Node, others: Correspondents, nat_port: int, log: Log, confine: Callable[[], None]) -> None:
+    """Run until a correspondent is gone."""
+    worker = Worker(node, others, nat_port, log)
+    confine()
+    try:
+        worker.run()
+    except ChannelClosed:
+        return
+
+
+class Worker:
+    """One Node and its descriptors."""
+
+    def __init__(self, node: Node, others: Correspondents, nat_port: int, log: Log) -> None:
+        self._node = node
+        self._others = others
+        self._nat_port = nat_port
+        self._log = log
+        self._control = Control(others.control, itertools.count(COMMANDS_FROM))
+        self._by_way = {(sock.version, sock.port): sock for sock in others.sockets}
+        self._poll = selectors.DefaultSelector()
+        self._steps = 0
+
+    def run(self) -> None:
+        """Serve; raises ChannelClosed."""
+        register, read = self._poll.register, selectors.EVENT_READ
+        for sock in self._others.sockets:
+            register(sock.fileno(), read, lambda sock=sock: self._from_udp(sock))
+        for channel in (self._others.parent, self._others.keeper, self._others.resolver):
+            register(channel.fileno(), read, lambda channel=channel: self._from_channel(channel))
+        register(self._others.control, read, self._from_control)
+        while True:
+            deadline = self._node.deadline()
+            wait = None if deadline == NEVER else max(0.0, deadline - time.monotonic())
+            for key, _ in self._poll.select(wait):
+                key.data()
+            if deadline <= time.monotonic():
+                self._step([Timeout()])
+
+    def _from_udp(self, sock: UdpSocket) -> None:
+        events: list[Event] = []
+        for _ in range(BURST):
+            received = sock.receive()
+            if received is None:
+                break
+            for data in received.datagrams():
+                if sock.port == self._nat_port:
+                    # RFC 3948 s2.2: what has no marker is ESP or a keepalive, and not for us.
+                    if not data.startswith(NON_ESP_MARKER):
+                        continue
+                    data = data[len(NON_ESP_MARKER) :]
+                events.append(Datagram(received.local, received.remote, data))
+        self._step(events)
+
+    def _from_channel(self, channel: Channel) -> None:
+        while events := channel.receive():
+            self._step(events)
+
+    def _from_control(self) -> None:
+        def watch(connection: socket.socket) -> None:
+            descriptor = connection.fileno()
+            self._poll.register(connection, selectors.EVENT_READ, lambda: self._from_client(descriptor))
+
+        self._control.accept(watch)
+
+    def _from_client(self, descriptor: int) -> None:
+        command = self._control.read(descriptor, lambda connection: self._poll.unregister(connection) and None)
+        if command is not None:
+            self._step([command])
+
+    def _step(self, events: Sequence[Event]) -> None:
+        """Step the Node with each, and perform the effects in order; those for one process go in one packet."""
+        now = Now(time.monotonic(), time.time())
+        effects: list[Effect] = []
+        for event in events:
+            effects += self._node.step(now, event)
+        for_parent: list[Effect] = []
+        for effect in effects:
+            match effect:
+                case Send(local, remote, data):
+                    # What is said may rest on what was installed: in order, the parent first.
+                    self._flush(for_parent)
+                    self._send(local, remote, data)
+                case InstallSA() | DeleteSA() | InstallPolicy() | DeletePolicy():
+                    for_parent.append(effect)
+                case Sign():
+                    self._others.keeper.send(effect)
+                case Lookup():
+                    self._others.resolver.send(effect)
+                case Notice():
+                    self._log.notice(effect, now.monotonic)
+                case Reply():
+                    self._control.reply(effect)
+        self._flush(for_parent)
+
+    def _flush(self, effects: list[Effect]) -> None:
+        if effects:
+            self._others.parent.send(*effects)
+            effects.clear()
+
+    def _send(self, local: Endpoint, remote: Endpoint, data: bytes) -> None:
+        sock = self._by_way.get((local.address.version, local.port))
+        if sock is None:
+            return
+        parts = [NON_ESP_MARKER, data] if local.port == self._nat_port and data != KEEPALIVE else [data]
+        try:
+            sock.send(local.address, remote, parts)
+        except OSError as error:
+            # As good as lost on the way: IKE sends it again.
+            self._log.notice(Notice("udp.not-sent", (("remote", str(remote)), ("reason", str(error)))), 0.0)

@@ -1,0 +1,447 @@
+"""The parent: opens what needs privileges, starts the others, and guards SAD and SPD (DESIGN.md section 3).
+
+It parses no octet from the network.  Its children are forked, not run anew, so that what they import is in memory
+before they give up the file system; identity keys are read in the keeper only, after the fork.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import pwd
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from hushwire.config import Config, PlaneChoice
+from hushwire.crypto.keys import PublicKey
+from hushwire.daemon import control, keeper, keyfile, node, plane, planes, resolver
+from hushwire.daemon.channel import EFFECTS, EVENTS, Channel, ChannelClosed, pair, vocabulary
+from hushwire.daemon.guard import Forbidden, Guard, Request
+from hushwire.daemon.log import Log
+from hushwire.daemon.unbound import Configuration, UnboundError
+from hushwire.events import Refused, Stop
+from hushwire.linux import sandbox
+from hushwire.linux.kernel import esp_warning, has_esp
+from hushwire.linux.netlink import NetlinkError
+from hushwire.linux.route import AddressWatch, Routes
+from hushwire.linux.sandbox import Capability
+from hushwire.linux.sockets import UdpSocket, shared_nat_t
+from hushwire.linux.tun import Tun
+from hushwire.linux.xfrm import Xfrm
+from hushwire.node import Node, Secrets
+from hushwire.timers import Now
+
+START_LIMIT = 15.0
+"""Seconds until a child must have said that it is ready."""
+STOP_LIMIT = 1.5
+"""Seconds that peers are given to hear of our end."""
+FIRST_WAIT, LAST_WAIT = 0.5, 30.0
+"""Seconds until the children are started again after one died; doubled each time."""
+STEADY = 60.0
+"""Seconds after which a run counts as having gone well."""
+
+SETUP = vocabulary((keeper.Ready, keeper.Unusable))
+"""What a child tells the parent before it serves."""
+
+
+class CannotStart(Exception):
+    """One clear line: what is missing or wrong, and what would be right."""
+
+
+@dataclass(slots=True)
+class Descriptors:
+    """What was opened with privileges, once, and outlives the children."""
+
+    ike: list[UdpSocket]
+    """For the node: ports 500 and 4500."""
+    esp: list[UdpSocket]
+    """For the plane worker: port 4500; empty with the kernel plane."""
+    tun: Tun | None
+    control: socket.socket
+
+
+@dataclass(slots=True)
+class Children:
+    """One generation: all end together."""
+
+    pids: dict[int, str] = field(default_factory=dict)
+    """By pidfd, the process's name."""
+    sockets: list[socket.socket] = field(default_factory=list)
+    """The parent's ends of channels."""
+
+
+class Parent:
+    """The daemon."""
+
+    def __init__(self, config: Config, log: Log) -> None:
+        self._config = config
+        self._log = log
+        self._user = _user(config.host.user)
+        self._secrets = _public_secrets(config)
+        self._plane_name = _choose_plane(config, log)
+        self._open = self._open_descriptors()
+        self._stopping = False
+        with Xfrm() as xfrm:
+            self._found = planes.found_policies(xfrm)
+            for policy in planes.base_policies(config):
+                xfrm.install_policy(policy)
+
+    def run(self) -> None:
+        """Serve until told to stop.  Raises CannotStart if the first children could not begin."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        wait, first = FIRST_WAIT, True
+        while not self._stopping:
+            began = time.monotonic()
+            children = Children()
+            try:
+                self._generation(children, first)
+            except ChannelClosed:
+                pass
+            finally:
+                self._end(children)
+            first = False
+            if not self._stopping:
+                wait = FIRST_WAIT if time.monotonic() - began > STEADY else min(LAST_WAIT, 2 * wait)
+                self._log.line(f"! a process ended; policies stand, all start again in {wait:g} s")
+                time.sleep(wait)
+        self._open.control.close()
+        Path(self._config.host.control).unlink(missing_ok=True)
+        self._log.line("stopped; policies stand")
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+
+    # --- opening ---
+
+    def _open_descriptors(self) -> Descriptors:
+        host = self._config.host
+        ike: list[UdpSocket] = []
+        esp: list[UdpSocket] = []
+        tun = None
+        try:
+            for version in (4, 6) if socket.has_ipv6 and Path("/proc/net/if_inet6").exists() else (4,):
+                if self._plane_name is PlaneChoice.KERNEL:
+                    ike += [UdpSocket(version, host.port), UdpSocket(version, host.nat_port)]
+                    ike[-1].take_esp()
+                else:
+                    ike.append(UdpSocket(version, host.port, mark=planes.MARK))
+                    for_node, for_plane = shared_nat_t(version, host.nat_port, planes.MARK)
+                    ike.append(for_node)
+                    esp.append(for_plane)
+            for sock in ike + esp:
+                sock.bypass_xfrm()
+            if esp:
+                tun = Tun("hushwire%d", mtu=planes.TUN_MTU)
+                with Routes() as routes:
+                    routes.change_link(tun.index, up=True)
+            listener = control.listen(Path(host.control))
+        except (OSError, NetlinkError) as error:
+            raise CannotStart(_said(error)) from None
+        return Descriptors(ike, esp, tun, listener)
+
+    # --- one generation of children ---
+
+    def _generation(self, children: Children, first: bool) -> None:
+        config, host = self._config, self._config.host
+        parent_keeper, keeper_parent = pair()
+        parent_resolver, resolver_parent = pair()
+        parent_node, node_parent = pair()
+        keeper_node, node_keeper = pair()
+        resolver_node, node_resolver = pair()
+        children.sockets += [parent_keeper, parent_resolver, parent_node]
+        key = Path(host.key) if host.key else None
+        shared = {name: Path(rule.psk) for rule in config.rules if rule.psk for name in [_psk_name(rule.psk)]}
+
+        def keep() -> None:
+            to_node = Channel(keeper_node, EFFECTS)
+            keeper.main(Channel(keeper_parent, {}), to_node, key, shared, partial(self._confine, "keeper", False))
+
+        def resolve() -> None:
+            to_parent = Channel(resolver_parent, {})
+            forward = tuple(f"{each.address}@{each.port}" for each in config.dns.forward)
+            configuration = Configuration(config.dns.trust_anchor, forward=forward)
+
+            def ready() -> None:
+                self._confine("resolver", True)
+                to_parent.send(keeper.Ready(b""))
+
+            try:
+                resolver.main(Channel(resolver_node, EFFECTS), configuration, ready)
+            except UnboundError as error:
+                to_parent.send(keeper.Unusable(str(error)))
+
+        self._fork(children, "keeper", keep, [keeper_parent, keeper_node])
+        self._fork(children, "resolver", resolve, [resolver_parent, resolver_node])
+        ready = self._await_ready(parent_keeper, "keeper")
+        self._await_ready(parent_resolver, "resolver")
+        secrets = Secrets(
+            PublicKey.read(ready.public) if ready.public else None, self._secrets.pinned, self._secrets.shared
+        )
+        driven = self._start_plane(children)
+
+        def think() -> None:
+            others = node.Correspondents(
+                Channel(node_parent, EVENTS), Channel(node_keeper, EVENTS), Channel(node_resolver, EVENTS),
+                self._open.ike, self._open.control,
+            )  # fmt: skip
+            mind = Node(config, secrets, self._plane_name, node.SystemEntropy())
+            node.main(mind, others, host.nat_port, Log("node"), partial(self._confine, "node", False))
+
+        descriptors = [node_parent, node_keeper, node_resolver, self._open.control]
+        self._fork(children, "node", think, [*descriptors, *(sock.socket for sock in self._open.ike)])
+        for sock in (
+            keeper_parent,
+            resolver_parent,
+            node_parent,
+            keeper_node,
+            node_keeper,
+            resolver_node,
+            node_resolver,
+        ):
+            sock.close()
+        if first:
+            self._confine_self()
+        self._log.line(f"{host.name} runs, {driven.name} plane")
+        self._serve(children, Channel(parent_node, EFFECTS), driven)
+
+    def _start_plane(self, children: Children) -> planes.Plane:
+        if self._open.tun is None:
+            return planes.KernelPlane()
+        tun, sockets = self._open.tun, [sock.socket for sock in self._open.esp]
+        parent_plane, plane_parent = pair()
+        children.sockets.append(parent_plane)
+
+        def carry() -> None:
+            worker = plane.Worker(tun.fileno(), sockets, Channel(plane_parent, EFFECTS))
+            self._confine("plane", False)
+            with contextlib.suppress(ChannelClosed):
+                worker.run()
+
+        self._fork(children, "plane", carry, [plane_parent, *sockets], [tun.fileno()])
+        plane_parent.close()
+        return planes.UserspacePlane(tun, Channel(parent_plane, EVENTS))
+
+    def _fork(
+        self,
+        children: Children,
+        name: str,
+        body: Callable[[], None],
+        keep: list[socket.socket],
+        more: list[int] | None = None,
+    ) -> None:
+        pid = os.fork()
+        if pid:
+            children.pids[os.pidfd_open(pid)] = name
+            return
+        status = 1
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                # A terminal's Ctrl-C goes to all; the parent ends us by closing our channels.
+                signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+            _close_all_but({sock.fileno() for sock in keep} | set(more or ()))
+            body()
+            status = 0
+        except BaseException as error:
+            # A bug of ours: say where, and let the parent start everything anew.
+            Log(name).line(f"! {type(error).__name__}: {error} at {_where(error)}")
+        finally:
+            os._exit(status)
+
+    def _await_ready(self, sock: socket.socket, name: str) -> keeper.Ready:
+        try:
+            (answer,) = Channel(sock, SETUP, timeout=START_LIMIT).wait()
+        except (ChannelClosed, TimeoutError):
+            raise CannotStart(f"the {name} process did not start; its line above says why") from None
+        if isinstance(answer, keeper.Unusable):
+            raise CannotStart(answer.reason)
+        assert isinstance(answer, keeper.Ready)
+        return answer
+
+    # --- confinement ---
+
+    def _confine(self, name: str, network: bool) -> None:
+        uid, gid = self._user
+        found = sandbox.confine(uid=uid, gid=gid, network=network)
+        for missing in found.missing:
+            Log(name).line(f"! not confined: {missing}")
+        if any(missing.startswith(("capabilities", "no new privileges")) for missing in found.missing):
+            raise PermissionError(errno.EPERM, "a process that parses the network would have kept privileges")
+
+    def _confine_self(self) -> None:
+        """Root's identity stays, to start children again; of its capabilities only what that and the planes need."""
+        keep = (Capability.NET_ADMIN, Capability.SETUID, Capability.SETGID, Capability.KILL)
+        for missing in sandbox.confine(keep=keep, files=True).missing:
+            self._log.line(f"! not confined: {missing}")
+
+    # --- serving ---
+
+    def _serve(self, children: Children, to_node: Channel, driven: planes.Plane) -> None:
+        guard = Guard(self._config)
+        for policy in self._found:
+            guard.adopt(policy)
+        watch = AddressWatch()
+        asked: dict[int, Request] = {}
+        poll = selectors.DefaultSelector()
+        with contextlib.closing(watch), poll:
+            poll.register(to_node.fileno(), selectors.EVENT_READ, "node")
+            poll.register(watch.fileno(), selectors.EVENT_READ, "addresses")
+            for descriptor in driven.descriptors():
+                poll.register(descriptor, selectors.EVENT_READ, "plane")
+            for descriptor in children.pids:
+                poll.register(descriptor, selectors.EVENT_READ, "child")
+            self._tell_addresses(to_node, guard)
+            end = float("inf")
+            try:
+                while time.monotonic() < end:
+                    if self._stopping and end == float("inf"):
+                        end = time.monotonic() + STOP_LIMIT
+                        to_node.send(Stop())
+                    for key, _ in poll.select(0.1 if self._stopping else 1.0):
+                        match key.data:
+                            case "node":
+                                self._from_node(to_node, driven, guard, asked)
+                            case "plane":
+                                self._from_plane(to_node, driven, guard, asked)
+                            case "addresses":
+                                if watch.receive():
+                                    self._tell_addresses(to_node, guard)
+                            case _:
+                                raise ChannelClosed
+                    if self._stopping and not guard.sas:
+                        return
+            finally:
+                driven.flush(guard.sas)
+
+    def _from_node(self, to_node: Channel, driven: planes.Plane, guard: Guard, asked: dict[int, Request]) -> None:
+        now = Now(time.monotonic(), time.time())
+        while requests := to_node.receive():
+            answers: list[planes.News] = []
+            for request in requests:
+                number = getattr(request, "request", 0)
+                try:
+                    guard.judge(request, now)
+                except Forbidden as error:
+                    self._log.line(f"! guard: refused {type(request).__name__}: {error}")
+                    answers.append(Refused(number, f"guard: {error}"))
+                    continue
+                if number:
+                    asked[number] = request
+                else:
+                    guard.done(request)
+                answers += driven.perform(request)
+            self._answer(to_node, guard, asked, answers)
+
+    def _from_plane(self, to_node: Channel, driven: planes.Plane, guard: Guard, asked: dict[int, Request]) -> None:
+        self._answer(to_node, guard, asked, driven.news())
+
+    def _answer(self, to_node: Channel, guard: Guard, asked: dict[int, Request], news: list[planes.News]) -> None:
+        for item in news:
+            request = asked.pop(getattr(item, "request", 0), None)
+            if request is not None and not isinstance(item, Refused):
+                guard.done(request)
+        if news:
+            to_node.send(*news)
+
+    def _tell_addresses(self, to_node: Channel, guard: Guard) -> None:
+        with Routes() as routes:
+            changed = routes.addresses()
+        guard.addresses(changed.addresses)
+        to_node.send(changed)
+
+    def _end(self, children: Children) -> None:
+        """All of a generation end: by their channels, or by SIGKILL."""
+        for sock in children.sockets:
+            sock.close()
+        deadline = time.monotonic() + 1.0
+        for descriptor in children.pids:
+            with contextlib.suppress(OSError):
+                if not _wait(descriptor, deadline):
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                    _wait(descriptor, time.monotonic() + 1.0)
+                os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOHANG)
+            os.close(descriptor)
+
+
+def _wait(pidfd: int, deadline: float) -> bool:
+    with selectors.DefaultSelector() as poll:
+        poll.register(pidfd, selectors.EVENT_READ)
+        return bool(poll.select(max(0.0, deadline - time.monotonic())))
+
+
+def _close_all_but(keep: set[int]) -> None:
+    """No child holds a descriptor that is not its own: not of another's channel, nor of netlink."""
+    for name in os.listdir("/proc/self/fd"):
+        descriptor = int(name)
+        if descriptor > 2 and descriptor not in keep:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+def _where(error: BaseException) -> str:
+    """The innermost line, without the values in it, which might be secret."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else "?"
+
+
+def _user(name: str) -> tuple[int, int]:
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise CannotStart(f'host.user: there is no user "{name}" on this machine; make one or name another') from None
+    return entry.pw_uid, entry.pw_gid
+
+
+def _psk_name(file: str) -> bytes:
+    """What the node calls a shared key that it never sees."""
+    return hashlib.sha256(b"hushwire shared key " + file.encode()).digest()
+
+
+def _public_secrets(config: Config) -> Secrets:
+    """Peers' pinned public keys, and names for the shared ones."""
+    try:
+        pinned = {str(rule.peer): keyfile.read_public(Path(rule.key)) for rule in config.rules if rule.key}
+    except keyfile.KeyFileError as error:
+        raise CannotStart(str(error)) from None
+    return Secrets(None, pinned, {str(rule.peer): _psk_name(rule.psk) for rule in config.rules if rule.psk})
+
+
+def _choose_plane(config: Config, log: Log) -> PlaneChoice:
+    if not _may_administer():
+        raise CannotStart("hushwire needs CAP_NET_ADMIN to protect packets; run it as root")
+    wanted = config.host.plane
+    support = has_esp() if wanted is not PlaneChoice.USERSPACE else None
+    if wanted is PlaneChoice.KERNEL and not support:
+        raise CannotStart(f'host.plane: "kernel", but {support.reason if support else ""}; take "userspace" or "auto"')
+    chosen = PlaneChoice.KERNEL if support else PlaneChoice.USERSPACE
+    if wanted is PlaneChoice.AUTO:
+        log.line(
+            f"plane: {chosen.value}" + (f", since {support.reason}" if support is not None and not support else "")
+        )
+    warning = esp_warning() if chosen is PlaneChoice.KERNEL else None
+    if warning:
+        log.line(f"! {warning}")
+    return chosen
+
+
+def _may_administer() -> bool:
+    """CAP_NET_ADMIN is among our effective capabilities."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective, 16) >> Capability.NET_ADMIN & 1)
+
+
+def _said(error: OSError | NetlinkError) -> str:
+    strerror = getattr(error, "strerror", None)
+    filename = getattr(error, "filename", None)
+    if strerror and filename:
+        return f"{filename}: {strerror}"
+    return strerror or str(error)
