@@ -193,10 +193,14 @@ class Endpoint:
         if known is not None:
             known.receive(message, event.data, event.local, event.remote)
             return
-        nonce = message.one(Nonce)
-        if nonce is None:
-            self._dropped("IKE_SA_INIT without nonce", event)
+        if _is_our_own(host, header):
+            self._dropped("reflected", event)
             return
+        nonces = [payload for payload in message.payloads if isinstance(payload, Nonce)]
+        if len(nonces) != 1:
+            self._dropped("IKE_SA_INIT without its nonce", event)
+            return
+        nonce = nonces[0]
         settings, half_open = host.settings, host.half_open
         of_source = half_open.of_source(event.remote.address)
         if len(half_open) >= settings.cookie_threshold or of_source >= settings.half_open_per_source // 2 + 1:
@@ -243,6 +247,12 @@ class Endpoint:
                 redundant = max(told.sa, other, key=lambda sa: sa.spi_i)
                 if redundant.initiator:
                     redundant.delete()
+
+
+def _is_our_own(host: Host, header: Header) -> bool:
+    """Whether we said this ourselves: we will not talk to ourselves (ATTACKS row 15)."""
+    sa = host.sas.get(header.spi_i)
+    return sa is not None and sa.initiator
 
 
 def _both_spis_fit(sa: IkeSA, header: Header) -> bool:

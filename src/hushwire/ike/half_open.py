@@ -86,5 +86,7 @@ class Cookies:
 
 def _cookie(secret: bytes, spi_i: bytes, nonce: bytes, remote: Endpoint) -> bytes:
     # RFC 7296 s2.6: over Ni, IPi and SPIi; the port too, since a NAT that changes it makes another peer.
-    octets = spi_i + remote.port.to_bytes(2) + remote.address.packed + nonce
+    # The family says where the address ends and the nonce begins.
+    place = remote.port.to_bytes(2) + bytes([remote.address.version]) + remote.address.packed
+    octets = spi_i + place + nonce
     return hmac.digest(secret, octets, "sha256")

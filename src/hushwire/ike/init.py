@@ -57,13 +57,16 @@ async def initiate(sa: "IkeSA") -> Agreed:
     groups = [group for offer in offers for group in offer.ke]
     share = generate(groups[0], host.entropy)
     ni = host.new_nonce()
-    tried, cookies = {groups[0]}, 0
+    sent: dict[KeID, tuple[KeyShare, bytes]] = {}
+    cookies = 0
     cookie: Notify | None = None
     hint = ""
     while True:
         first = [cookie] if cookie else []
         try:
             message, octets = await InitRequest(first + _initiator_payloads(sa, share, ni))
+            assert sa.window.outstanding is not None
+            sent[share.group] = share, sa.window.outstanding.datagram
             while True:
                 # RFC 7296 s2.6: asked for a cookie, the request is repeated with it and else unchanged.
                 asked = message.notify(NotifyType.COOKIE)
@@ -71,12 +74,11 @@ async def initiate(sa: "IkeSA") -> Agreed:
                     cookie, cookies = asked, cookies + 1
                     break
                 group = _suggested_group(message)
-                if group in groups and group not in tried:
-                    tried.add(group)
+                if group in groups and group not in sent:
                     share = generate(group, host.entropy)
                     break
                 try:
-                    return _complete(sa, share, ni, message, octets)
+                    return _complete(sa, sent, ni, message, octets)
                 except (Rejected, PeerMisbehaved, BadKeyExchange, DecodeError) as error:
                     # Anybody on the path can forge this: the real answer may still come (ATTACKS row 13).
                     hint = str(error)
@@ -111,8 +113,13 @@ def _suggested_group(message: Message) -> KeID | None:
     return KeID(int.from_bytes(refusal.data)) if refusal is not None and len(refusal.data) == 2 else None
 
 
-def _complete(sa: "IkeSA", share: KeyShare, ni: bytes, message: Message, octets: bytes) -> Agreed:
-    """Take a response that completes the exchange; raises, with the SA as it was, if this one does not."""
+def _complete(
+    sa: "IkeSA", sent: dict[KeID, tuple[KeyShare, bytes]], ni: bytes, message: Message, octets: bytes
+) -> Agreed:
+    """Take a response that completes the exchange; raises, with the SA as it was, if this one does not.
+
+    It may answer any request `sent`, by its group: what made us try another group may have been forged.
+    """
     for payload in message.payloads:
         if isinstance(payload, Notify) and payload.type.is_error:
             raise Rejected(payload.type)
@@ -120,16 +127,15 @@ def _complete(sa: "IkeSA", share: KeyShare, ni: bytes, message: Message, octets:
     if answer is None or ke is None or nonce is None or message.header.spi_r == bytes(8):
         raise PeerMisbehaved("IKE_SA_INIT response without SA, KE or nonce")
     choice = accepted_ike(sa.host.settings.ike_offers, answer.proposals)
-    if not choice.suite.ke == ke.group == share.group:
-        raise PeerMisbehaved(f"group {ke.group.name} answered to {share.group.name}")
+    if choice.suite.ke != ke.group or ke.group not in sent:
+        raise PeerMisbehaved(f"KE of group {ke.group.name}, which we have not sent")
+    share, request = sent[ke.group]
     shared = share.agree(ke.data)
     spi_r = message.header.spi_r
     detected = nat.detect(_notifies(message), sa.spi_i, spi_r, sa.local, sa.remote)
     _settle_nat(sa, detected)
     sa.spi_r = spi_r
-    request = sa.window.outstanding
-    assert request is not None
-    agreed = Agreed(request.datagram, octets, ni, nonce.data, _hashes(message), _encodings(message))
+    agreed = Agreed(request, octets, ni, nonce.data, _hashes(message), _encodings(message))
     sa.keyed(choice.suite, ike_keys(choice.suite, shared, ni, nonce.data, sa.spi_i, spi_r))
     if sa.nat:
         # RFC 7296 s2.23: from here on both ends use port 4500.

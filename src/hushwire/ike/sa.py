@@ -174,6 +174,7 @@ class IkeSA:
                     self._request(exchange, payloads)
                     self._requesting = running
                 case InitRequest(payloads):
+                    self.window.restart()
                     self._request(ExchangeType.IKE_SA_INIT, payloads)
                     self._requesting = running
                 case Listen():
