@@ -9,7 +9,8 @@ from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric import x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from hushwire.cli.key import LARGEST, TYPES, key
+from hushwire.cli.key import TYPES, key
+from hushwire.daemon.keyfile import LARGEST
 
 
 def run(*arguments: str | Path) -> Result:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from cryptography.hazmat.backends import default_backend
+
 from hushwire.config import Config, PlaneChoice
 from hushwire.crypto.keys import PublicKey
 from hushwire.daemon import control, keeper, keyfile, node, plane, planes, resolver
@@ -63,6 +65,7 @@ class Descriptors:
     esp: list[UdpSocket]
     """For the plane worker: port 4500; empty with the kernel plane."""
     tun: Tun | None
+    barrier: planes.Barrier | None
     control: socket.socket
 
 
@@ -87,6 +90,8 @@ class Parent:
         self._plane_name = _choose_plane(config, log)
         self._open = self._open_descriptors()
         self._stopping = False
+        # What the library imports late must be in memory before the children give up the file system.
+        default_backend()
         with Xfrm() as xfrm:
             self._found = planes.found_policies(xfrm)
             for policy in planes.base_policies(config):
@@ -124,9 +129,10 @@ class Parent:
         host = self._config.host
         ike: list[UdpSocket] = []
         esp: list[UdpSocket] = []
-        tun = None
+        tun = barrier = None
         try:
-            for version in (4, 6) if socket.has_ipv6 and Path("/proc/net/if_inet6").exists() else (4,):
+            ipv6 = Path("/proc/net/if_inet6").exists()
+            for version in (4, 6) if ipv6 else (4,):
                 if self._plane_name is PlaneChoice.KERNEL:
                     ike += [UdpSocket(version, host.port), UdpSocket(version, host.nat_port)]
                     ike[-1].take_esp()
@@ -141,10 +147,11 @@ class Parent:
                 tun = Tun("hushwire%d", mtu=planes.TUN_MTU)
                 with Routes() as routes:
                     routes.change_link(tun.index, up=True)
+                barrier = planes.Barrier(tun, (host.port, host.nat_port), ipv6=ipv6)
             listener = control.listen(Path(host.control))
         except (OSError, NetlinkError) as error:
             raise CannotStart(_said(error)) from None
-        return Descriptors(ike, esp, tun, listener)
+        return Descriptors(ike, esp, tun, barrier, listener)
 
     # --- one generation of children ---
 
@@ -212,7 +219,7 @@ class Parent:
         self._serve(children, Channel(parent_node, EFFECTS), driven)
 
     def _start_plane(self, children: Children) -> planes.Plane:
-        if self._open.tun is None:
+        if self._open.tun is None or self._open.barrier is None:
             return planes.KernelPlane()
         tun, sockets = self._open.tun, [sock.socket for sock in self._open.esp]
         parent_plane, plane_parent = pair()
@@ -223,10 +230,12 @@ class Parent:
             self._confine("plane", False)
             with contextlib.suppress(ChannelClosed):
                 worker.run()
+            for cause, count in sorted((worker.plane.counters + worker.lost).items()):
+                Log("plane").line(f"dropped {count}: {cause}")
 
         self._fork(children, "plane", carry, [plane_parent, *sockets], [tun.fileno()])
         plane_parent.close()
-        return planes.UserspacePlane(tun, Channel(parent_plane, EVENTS))
+        return planes.UserspacePlane(tun, Channel(parent_plane, EVENTS), self._open.barrier)
 
     def _fork(
         self,

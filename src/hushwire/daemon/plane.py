@@ -72,6 +72,10 @@ class Worker:
         for sock in sockets:
             sock.setblocking(True)
             sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+            # Of what is said about a burst, only the length of its datagrams is read.
+            v4 = sock.family == socket.AF_INET
+            packet_info = (socket.IPPROTO_IP, IP_PKTINFO) if v4 else (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO)
+            sock.setsockopt(*packet_info, 0)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUE)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, QUEUE)
         self._buffer = memoryview(bytearray(RECEIVED))

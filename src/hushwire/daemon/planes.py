@@ -1,6 +1,6 @@
 """The two planes as the parent drives them: one contract, requests in, Installed, Refused and news out.
 
-Both keep the kernel's SPD.  With the kernel plane it says what ESP carries; with the userspace plane, that a peer's
+With the kernel plane the kernel's SPD says what ESP carries.  With the userspace plane the kernel is told that a peer's
 packets leave and come through the TUN and no other way: when the TUN is gone they are blocked (DESIGN.md law 1).
 """
 
@@ -22,9 +22,10 @@ from hushwire.events import (
     Refused,
 )  # fmt: skip
 from hushwire.linux.netlink import NetlinkError
+from hushwire.linux.nft import Nft, NftError
 from hushwire.linux.route import Route, Routes
 from hushwire.linux.route import Rule as RoutingRule
-from hushwire.linux.tun import Tun
+from hushwire.linux.tun import Tun, exempt_ipv4
 from hushwire.linux.xfrm import Xfrm, XfrmEvents
 from hushwire.linux.xfrm_codec import Unspoken
 from hushwire.peer import PROTECT_PRIORITY, REQID_BASE, narrowness
@@ -32,7 +33,6 @@ from hushwire.policy.assurance import Assurance
 from hushwire.policy.sad import Direction, SAName
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy
-from hushwire.wire.address import IPNetwork
 
 Request = InstallSA | DeleteSA | InstallPolicy | DeletePolicy
 News = Installed | Refused | Acquire | Expire | Mapping
@@ -46,6 +46,8 @@ BLOCK_PRIORITY = 2000
 """Under every policy of a peer."""
 NEIGHBOUR_PRIORITY = 10
 """Over everything."""
+LAST_METRIC = 1 << 20
+"""Behind every route into the TUN."""
 TUN_MTU = 1400
 """Octets: with UDP, ESP and its trailer it fits the 1,500 of the path, in IPv4 and IPv6."""
 NEIGHBOUR_DISCOVERY = range(133, 138)
@@ -116,54 +118,31 @@ class KernelPlane:
 
 
 class UserspacePlane:
-    """esp.plane in a worker, between a TUN and UDP port 4500."""
+    """esp.plane in a worker, between a TUN and UDP port 4500.
+
+    What a peer's packets may not do is go round the TUN.  In IPv4 the SPD blocks them both ways, and the TUN is exempt
+    from it.  In IPv6 it cannot tell devices apart: a route into the TUN with a blackhole behind it keeps what goes
+    out, and the packet filter what comes in.  All of it stands when this process and the TUN are gone.
+    """
 
     name = "userspace"
 
-    def __init__(self, tun: Tun, worker: Channel) -> None:
+    def __init__(self, tun: Tun, worker: Channel, barrier: "Barrier") -> None:
         self._tun = tun
         self._worker = worker
-        self._xfrm = Xfrm()
-        self._routes = Routes()
-        self._routed: dict[IPNetwork, int] = {}
-        """Policies that need the route to each prefix."""
-        for version in (4, 6):
-            # What the plane itself sends is marked, and goes where it would without us.
-            rule = RoutingRule(version, RULE_PRIORITY, TABLE, MARK, 0xFFFF_FFFF, inverted=True)
-            self._routes.add_rule(rule)
+        self._barrier = barrier
 
     def perform(self, request: Request) -> list[News]:
         try:
             match request:
                 case InstallPolicy(_, policy):
-                    self._install(policy)
+                    self._barrier.raise_for(policy, self._tun.index)
                 case DeletePolicy(selector, direction):
-                    self._delete(selector, direction)
-        except (NetlinkError, Unspoken) as error:
+                    self._barrier.lower_for(selector, direction, self._tun.index)
+        except (NetlinkError, NftError, Unspoken) as error:
             return [Refused(getattr(request, "request", 0), str(error))]
         self._worker.send(request)
         return []
-
-    def _install(self, policy: Policy) -> None:
-        """First the block, then the way round it, then the route: at no moment is there a way in clear."""
-        selector, direction = policy.selector, policy.direction
-        self._xfrm.install_policy(Policy(selector, direction, Action.BLOCK, BLOCK_PRIORITY))
-        if policy.action is Action.PROTECT:
-            through = Policy(selector, direction, Action.CLEAR, policy.priority)
-            self._xfrm.install_policy(through, self._tun.index)
-            if direction is Direction.OUT:
-                self._routes.add_route(self._route(selector))
-
-    def _delete(self, selector: Selector, direction: Direction) -> None:
-        if direction is Direction.OUT:
-            self._routes.delete_route(self._route(selector))
-        self._xfrm.delete_policy(selector, direction, self._tun.index)
-        self._xfrm.delete_policy(selector, direction)
-
-    def _route(self, selector: Selector) -> Route:
-        one = selector.local.prefixlen == selector.local.max_prefixlen
-        source = selector.local.network_address if one else None
-        return Route(selector.remote, self._tun.index, source=source, table=TABLE)
 
     def descriptors(self) -> list[int]:
         return [self._worker.fileno()]
@@ -173,6 +152,75 @@ class UserspacePlane:
 
     def flush(self, sas: Iterable[SAName]) -> None:
         """They end with the worker."""
+
+
+class Barrier:
+    """What keeps peers' packets in the TUN.  First comes the block, then the way through."""
+
+    def __init__(self, tun: Tun, ports: tuple[int, int], *, ipv6: bool) -> None:
+        """`ports`: of IKE and of ESP in UDP, which come in beside the TUN.  OSError: this system cannot."""
+        self._xfrm = Xfrm()
+        self._routes = Routes()
+        self._nft = Nft() if ipv6 else None
+        exempt_ipv4(tun.name)
+        for version in (4, 6) if ipv6 else (4,):
+            # What the plane itself sends is marked, and goes where it would without us.
+            rule = RoutingRule(version, RULE_PRIORITY, TABLE, MARK, 0xFFFF_FFFF, inverted=True)
+            self._routes.add_rule(rule)
+        if self._nft is not None:
+            neighbours = ", ".join(map(str, NEIGHBOUR_DISCOVERY))
+            # RFC 4301 s5.2: a packet that ought to have come through an SA and did not is dropped.
+            self._nft.run(
+                "add table inet hushwire",
+                "add set inet hushwire peers { type ipv6_addr . ipv6_addr; }",
+                "add chain inet hushwire input { type filter hook input priority -10; }",
+                "flush chain inet hushwire input",
+                f'add rule inet hushwire input iifname "{tun.name}" accept',
+                f"add rule inet hushwire input icmpv6 type {{ {neighbours} }} accept",
+                f"add rule inet hushwire input udp dport {{ {ports[0]}, {ports[1]} }} accept",
+                "add rule inet hushwire input ip6 saddr . ip6 daddr @peers drop",
+            )
+
+    def raise_for(self, policy: Policy, tun: int) -> None:
+        """Install, or leave as it is, what a policy of a peer needs."""
+        selector, out = policy.selector, policy.direction is Direction.OUT
+        if selector.remote.version == 4:
+            self._xfrm.install_policy(Policy(selector, policy.direction, Action.BLOCK, BLOCK_PRIORITY))
+        elif out:
+            self._routes.add_route(self._blackhole(selector))
+        else:
+            self._run(f"add element inet hushwire peers {{ {_pair(selector)} }}")
+        if out and policy.action is Action.PROTECT:
+            self._routes.add_route(_route(selector, tun))
+
+    def lower_for(self, selector: Selector, direction: Direction, tun: int) -> None:
+        """Take it away again, the way through first."""
+        if direction is Direction.OUT:
+            self._routes.delete_route(_route(selector, tun))
+        if selector.remote.version == 4:
+            self._xfrm.delete_policy(selector, direction)
+        elif direction is Direction.OUT:
+            self._routes.delete_route(self._blackhole(selector))
+        else:
+            self._run(f"delete element inet hushwire peers {{ {_pair(selector)} }}")
+
+    def _blackhole(self, selector: Selector) -> Route:
+        return Route(selector.remote, table=TABLE, metric=LAST_METRIC, blackhole=True)
+
+    def _run(self, command: str) -> None:
+        if self._nft is None:
+            raise NftError("this host has no IPv6")
+        self._nft.run(command)
+
+
+def _pair(selector: Selector) -> str:
+    """The peer and this host, as the packet filter matches them."""
+    return f"{selector.remote.network_address} . {selector.local.network_address}"
+
+
+def _route(selector: Selector, tun: int) -> Route:
+    one = selector.local.prefixlen == selector.local.max_prefixlen
+    return Route(selector.remote, tun, source=selector.local.network_address if one else None, table=TABLE, metric=1)
 
 
 def base_policies(config: Config) -> list[Policy]:

@@ -89,7 +89,8 @@ def confine(
 def _empty_bounding_set() -> None:
     """So that no program we run, set-user-ID or not, can have any."""
     for capability in range(int(Path("/proc/sys/kernel/cap_last_cap").read_text()) + 1):
-        _prctl(PR_CAPBSET_DROP, capability)
+        if _prctl(PR_CAPBSET_READ, capability):
+            _prctl(PR_CAPBSET_DROP, capability)
 
 
 def _set_capabilities(keep: Collection[Capability]) -> None:
@@ -178,7 +179,7 @@ def _call(name: str, *arguments: int | bytes | None) -> int:
     return result
 
 
-PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_SECCOMP, PR_CAPBSET_DROP = 4, 8, 22, 24
+PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_SECCOMP, PR_CAPBSET_READ, PR_CAPBSET_DROP = 4, 8, 22, 23, 24
 PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 
 CAP_HEADER = Struct("=I i")

@@ -1,0 +1,49 @@
+"""The packet filter, for what the SPD cannot say: by which device an IPv6 packet came in (nftables).
+
+Its commands are text of our own making, and each run is one transaction: a set is never empty between two states.
+"""
+
+from typing import Any
+
+import cffi
+
+LIBRARY = "libnftables.so.1"
+
+DECLARATIONS = """
+struct nft_ctx *nft_ctx_new(uint32_t flags);
+void nft_ctx_free(struct nft_ctx *ctx);
+int nft_ctx_buffer_error(struct nft_ctx *ctx);
+int nft_ctx_buffer_output(struct nft_ctx *ctx);
+const char *nft_ctx_get_error_buffer(struct nft_ctx *ctx);
+int nft_run_cmd_from_buffer(struct nft_ctx *ctx, const char *buf);
+"""
+
+
+class NftError(OSError):
+    """The packet filter would not have it."""
+
+
+class Nft:
+    """The packet filter of this network namespace.  Needs CAP_NET_ADMIN."""
+
+    def __init__(self) -> None:
+        self._ffi: Any = cffi.FFI()
+        self._ffi.cdef("struct nft_ctx;" + DECLARATIONS)
+        try:
+            self._library = self._ffi.dlopen(LIBRARY)
+        except OSError:
+            raise NftError(f"{LIBRARY} is not installed; the userspace plane needs it for IPv6") from None
+        self._context = self._library.nft_ctx_new(0)
+        if self._context == self._ffi.NULL:
+            raise NftError("libnftables: no memory for a context")
+        self._library.nft_ctx_buffer_error(self._context)
+        self._library.nft_ctx_buffer_output(self._context)
+
+    def run(self, *commands: str) -> None:
+        """Commands in nft's own language, all or none."""
+        if self._library.nft_run_cmd_from_buffer(self._context, "\n".join(commands).encode()):
+            said = self._ffi.string(self._library.nft_ctx_get_error_buffer(self._context)).decode(errors="replace")
+            raise NftError(f"packet filter: {said.strip().splitlines()[0] if said.strip() else 'refused'}")
+
+    def close(self) -> None:
+        self._library.nft_ctx_free(self._context)
