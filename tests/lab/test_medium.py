@@ -57,6 +57,7 @@ def test_canaries_and_clear_packets_are_told() -> None:
     assert [one.number for one in report.clear] == [3]
     assert (report.frames, report.count(Kind.OTHER), report.count(Kind.CLEAR, "alice")) == (3, 2, 1)
     assert report.count(Kind.CLEAR, "bob") == 0
+    assert str(report) == "3 frames (1 clear, 2 other); 2 held a canary"
 
 
 def test_canaries_are_bounded_and_not_empty() -> None:

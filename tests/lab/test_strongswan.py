@@ -1,5 +1,7 @@
 """strongSwan against itself with ESP in userspace, and tshark as the witness: the peer works before we do."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -9,7 +11,7 @@ from hushwire.crypto.keys import KeyKind, PrivateKey
 from hushwire.crypto.secret import Secret
 from hushwire.lab.capture import EspDecryption, IkeDecryption, dissect
 from hushwire.lab.frame import Kind
-from hushwire.lab.namespaces import Host, Topology
+from hushwire.lab.namespaces import Host, Topology, unprivileged
 from hushwire.lab.peer import Connection, Mode, eventually
 from hushwire.lab.relay import Relay
 from hushwire.lab.strongswan import Esp, StrongSwan, read_events
@@ -81,6 +83,15 @@ def test_traffic_is_encrypted_by_every_kind_of_key(kind: KeyKind | None) -> None
         [child], [other] = ours.children, theirs.children
         assert (child.spi_in, child.spi_out) == (other.spi_out, other.spi_in)
         assert (child.mode, child.packets_in, child.packets_out) == (Mode.TUNNEL, 3, 3)
+
+
+@pytest.mark.lab
+def test_all_of_it_without_privilege() -> None:
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    inner = f"{__file__}::test_traffic_is_encrypted_by_every_kind_of_key[ed25519]"
+    pytest_words = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", inner)
+    done = subprocess.run([*nobody, *unprivileged(pytest_words)], capture_output=True, text=True, timeout=60)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.lab

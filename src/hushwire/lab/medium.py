@@ -98,6 +98,10 @@ class Report:
     unrecorded: int = 0
     """That the capture had no room for."""
 
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.kinds.items()))
+        return f"{self.frames} frames ({kinds or 'none'}); {sum(self.canaries.values())} held a canary"
+
     def count(self, kind: Kind, source: str | None = None) -> int:
         """Frames of a kind, of one host or all."""
         kinds = self.kinds if source is None else self.sources.get(source, {})

@@ -7,6 +7,7 @@ to be AES-CBC with HMAC-SHA2-384 or -512: Linux's PF_KEY takes no AEAD, and cuts
 import re
 import tempfile
 from base64 import encodebytes
+from contextlib import ExitStack
 from pathlib import Path
 from subprocess import Popen
 from typing import Self
@@ -24,12 +25,15 @@ class OpenIked:
         self._host = host
         self._connections = connections
         self._lifetimes = f"ikelifetime {ike_lifetime} lifetime {lifetime}"
-        self._temporary = tempfile.TemporaryDirectory(prefix="hushwire-iked-")
-        self.folder = Path(self._temporary.name)
-        self.log = self.folder / "iked.log"
-        self._conf = self.folder / "iked.conf"
-        self._socket = f"/run/{host.namespace}-iked.sock"
+        self._socket = Path(f"/run/{host.namespace}-iked.sock")
+        self.folder = Path()
         self._process: Popen[str] | None = None
+        self._stack = ExitStack()
+
+    @property
+    def log(self) -> Path:
+        """Of all iked's processes."""
+        return self.folder / "iked.log"
 
     @property
     def pid(self) -> int:
@@ -38,27 +42,25 @@ class OpenIked:
         return self._process.pid
 
     def __enter__(self) -> Self:
-        self._write_keys()
-        self._write_conf(active=None)
-        script = 'mount --bind "$1" /etc/iked && exec iked -d -vv -s "$2" -f "$3"'
-        with self.log.open("w") as log:
-            self._process = self._host.start(
-                "unshare", "--mount", "sh", "-c", script, "sh", str(self.folder), self._socket, str(self._conf),
-                stdout=log, stderr=log,
-            )  # fmt: skip
-        try:
+        with ExitStack() as stack:
+            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hushwire-iked-")))
+            self._write_keys()
+            self._write_conf(active=None)
+            script = 'mount --bind "$1" /etc/iked && exec iked -d -vv -s "$2" -f "$3"'
+            words = ("sh", str(self.folder), str(self._socket), str(self._conf))
+            with self.log.open("w") as log:
+                self._process = self._host.start(
+                    "unshare", "--mount", "sh", "-c", script, *words, stdout=log, stderr=log
+                )
+            stack.callback(self._socket.unlink, missing_ok=True)
+            stack.callback(end, self._process)
             if not eventually(self._is_ready):
                 raise RuntimeError(f"iked did not start: {self._last_words()}")
-        except BaseException:
-            self.__exit__()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        assert self._process is not None
-        end(self._process)
-        Path(self._socket).unlink(missing_ok=True)
-        self._temporary.cleanup()
+        self._stack.close()
 
     def initiate(self, connection: int = 0) -> None:
         """Set up the SAs of a connection, counted from 0; returns when they stand, raises RuntimeError if not."""
@@ -80,12 +82,16 @@ class OpenIked:
         return read_sas(self._ikectl("show", "sa"))
 
     def _ikectl(self, *command: str) -> str:
-        return self._host.run("ikectl", "-s", self._socket, *command).stdout
+        return self._host.run("ikectl", "-s", str(self._socket), *command).stdout
+
+    @property
+    def _conf(self) -> Path:
+        return self.folder / "iked.conf"
 
     def _is_ready(self) -> bool:
         # What it prints last of its settings and of its keys: an SA begun before either is dropped.
         log = self.log.read_text()
-        return "stickyaddress" in log and "ca_reload: local cert type" in log and Path(self._socket).exists()
+        return "stickyaddress" in log and "ca_reload: local cert type" in log and self._socket.exists()
 
     def _last_words(self) -> str:
         return self.log.read_text()[-3000:]

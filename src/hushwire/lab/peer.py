@@ -92,7 +92,9 @@ class PeerIkeSA:
 class Peer(Protocol):
     """A daemon that runs in a host of a Topology, as a context manager.  It counts its connections from 0."""
 
-    log: Path
+    @property
+    def log(self) -> Path:
+        """What it says."""
 
     @property
     def pid(self) -> int:

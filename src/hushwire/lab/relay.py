@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -55,27 +55,31 @@ class Relay:
     ) -> None:
         """`pcap` is where everything is recorded (None: a file that goes with us); `script` a function of a module."""
         self._topology = topology
-        self._folder = tempfile.TemporaryDirectory(prefix="hushwire-relay-")
-        self.pcap = pcap or Path(self._folder.name) / "wire.pcap"
-        options = ["--pcap", str(self.pcap), "--seed", str(seed)]
+        self.pcap = pcap or Path()
+        self._options = ["--seed", str(seed)]
         if script is not None:
-            options += ["--script", f"{inspect.getfile(script)}:{script.__qualname__}"]
-        self._command = (sys.executable, "-m", "hushwire.lab.relay", *options, *topology.hosts)
+            self._options += ["--script", f"{inspect.getfile(script)}:{script.__qualname__}"]
         self._process: subprocess.Popen[str] | None = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> "Relay":
-        self._process = self._topology.middle.start(*self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        try:
+        with ExitStack() as stack:
+            if self.pcap == Path():
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hushwire-relay-"))
+                self.pcap = Path(folder) / "wire.pcap"
+            command = (sys.executable, "-m", "hushwire.lab.relay", "--pcap", str(self.pcap), *self._options)
+            self._process = self._topology.middle.start(
+                *command, *self._topology.hosts, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            stack.callback(self._end)
             self._ask(Command())
-        except BaseException:
-            self._end()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        self._stack.close()
 
     def add(self, *rules: Rule) -> None:
         """Rules, after those that are there."""
@@ -118,8 +122,12 @@ class Relay:
 
     def _end(self) -> None:
         assert self._process is not None
+        assert self._process.stdin is not None
+        # It ends with its input, and its capture is whole.
+        self._process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
         end(self._process)
-        self._folder.cleanup()
 
 
 class Sockets:

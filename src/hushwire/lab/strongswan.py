@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
 from subprocess import Popen
@@ -40,10 +41,14 @@ class StrongSwan:
         self._esp = esp
         self._settings = settings
         self._log_level = log_level
-        self._temporary = tempfile.TemporaryDirectory(prefix="hushwire-strongswan-")
-        self.folder = Path(self._temporary.name)
-        self.log = self.folder / "charon.log"
+        self.folder = Path()
         self._process: Popen[str] | None = None
+        self._stack = ExitStack()
+
+    @property
+    def log(self) -> Path:
+        """Charon's."""
+        return self.folder / "charon.log"
 
     @property
     def pid(self) -> int:
@@ -52,23 +57,21 @@ class StrongSwan:
         return self._process.pid
 
     def __enter__(self) -> Self:
-        self._write()
-        environment = {"STRONGSWAN_CONF": str(self.folder / "strongswan.conf")}
-        with (self.folder / "output").open("w") as output:
-            self._process = self._host.start("charon-systemd", env=environment, stdout=output, stderr=output)
-        try:
+        with ExitStack() as stack:
+            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hushwire-strongswan-")))
+            self._write()
+            environment = {"STRONGSWAN_CONF": str(self.folder / "strongswan.conf")}
+            with (self.folder / "output").open("w") as output:
+                self._process = self._host.start("charon-systemd", env=environment, stdout=output, stderr=output)
+            stack.callback(end, self._process)
             if not eventually((self.folder / "vici").exists):
                 raise RuntimeError(f"charon did not start: {self._last_words()}")
             self._swanctl("--load-all", "--noprompt")
-        except BaseException:
-            self.__exit__()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        assert self._process is not None
-        end(self._process)
-        self._temporary.cleanup()
+        self._stack.close()
 
     def initiate(self, connection: int = 0) -> None:
         """Set up the SAs of a connection, counted from 0; returns when they stand, raises RuntimeError if not."""

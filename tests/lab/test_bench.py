@@ -1,0 +1,34 @@
+"""The benchmarks' machinery, for a moment each."""
+
+import os
+import time
+
+import pytest
+
+from hushwire.lab.bench_esp import PAIRS, Throughput, measure
+from hushwire.lab.bench_handshake import Cost, cpu_seconds, strongswan
+
+
+def test_a_result_says_the_median_and_the_range() -> None:
+    assert str(Throughput("x", (1.0, 3.0, 2.0))).split(maxsplit=1)[1] == "2.00 Gbit/s (1.00 to 3.00)"
+    assert str(Cost("x", 7, 1.0, 20.0)).split(maxsplit=1)[1] == "1.00 ms of CPU,   20.0 ms elapsed (7 handshakes)"
+
+
+def test_cpu_time_is_counted() -> None:
+    before = cpu_seconds(os.getpid())
+    end_at = time.process_time() + 0.1
+    while time.process_time() < end_at:
+        pass
+    assert 0.05 < cpu_seconds(os.getpid()) - before < 0.5
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("name", PAIRS)
+def test_throughput(name: str) -> None:
+    assert all(0.001 < rate < 1000 for rate in measure(name, PAIRS[name], rounds=2, seconds=1).rounds)
+
+
+@pytest.mark.lab
+def test_handshakes() -> None:
+    cost = strongswan(5)
+    assert 0 <= cost.cpu < cost.elapsed * os.sysconf("SC_NPROCESSORS_ONLN")
