@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
-from hushwire.crypto.keys import KeyKind, PrivateKey
-from hushwire.crypto.secret import Secret
+from hushwire.crypto.keys import KeyKind
 from hushwire.lab.frame import Kind
 from hushwire.lab.namespaces import Host, Topology
 from hushwire.lab.openiked import OpenIked
-from hushwire.lab.peer import Connection, Mode, Peer, Proposal, eventually
+from hushwire.lab.peer import Connection, Mode, Peer, Proposal, eventually, introduced
 from hushwire.lab.relay import Relay
 from hushwire.lab.strongswan import StrongSwan
 
@@ -57,7 +57,7 @@ def test_traffic_is_encrypted_until_the_sas_are_deleted(
     mode: Mode,
 ) -> None:
     alice, bob = topology["alice"], topology["bob"]
-    ours, theirs = connections(alice, bob, kind, ike, esp, mode)
+    ours, theirs = introduced(alice, bob, kind, ike=ike, esp=esp, mode=mode)
     with ExitStack() as stack:
         initiator = stack.enter_context(alice_is(alice, ours))
         responder = stack.enter_context(bob_is(bob, theirs))
@@ -84,8 +84,8 @@ def test_traffic_is_encrypted_until_the_sas_are_deleted(
 
 def test_the_first_packet_starts_ike(topology: Topology, relay: Relay) -> None:
     alice, bob = topology["alice"], topology["bob"]
-    ours, theirs = connections(alice, bob, KeyKind.ED25519, GCM, GCM, Mode.TRANSPORT, on_demand=True)
-    with StrongSwan(alice, ours), StrongSwan(bob, theirs):
+    ours, theirs = introduced(alice, bob)
+    with StrongSwan(alice, replace(ours, on_demand=True)), StrongSwan(bob, theirs):
         alice.ping(bob, timeout=1)
         assert eventually(lambda: alice.ping(bob, timeout=1))
         report = relay.report()
@@ -95,7 +95,7 @@ def test_the_first_packet_starts_ike(topology: Topology, relay: Relay) -> None:
 
 def test_rekeying_loses_nothing(topology: Topology, relay: Relay) -> None:
     alice, bob = topology["alice"], topology["bob"]
-    ours, theirs = connections(alice, bob, KeyKind.ED25519, GCM, GCM, Mode.TRANSPORT)
+    ours, theirs = introduced(alice, bob)
     with StrongSwan(alice, ours) as initiator, StrongSwan(bob, theirs):
         initiator.initiate()
         [before] = initiator.sas()
@@ -104,26 +104,3 @@ def test_rekeying_loses_nothing(topology: Topology, relay: Relay) -> None:
         assert alice.ping(bob, count=5)
         assert eventually(lambda: [sa.spi_i for sa in initiator.sas()] not in ([], [before.spi_i]))
         assert relay.report().count(Kind.CLEAR) == 0
-
-
-def connections(
-    alice: Host,
-    bob: Host,
-    kind: KeyKind | None,
-    ike: Proposal,
-    esp: Proposal,
-    mode: Mode,
-    on_demand: bool = False,
-) -> tuple[Connection, Connection]:
-    """One for each end; without a kind of key they share a secret."""
-    if kind is None:
-        key, other = Secret(bytes(range(1, 33))), Secret(bytes(range(1, 33)))
-        public = other_public = None
-    else:
-        key, other = PrivateKey.generate(kind), PrivateKey.generate(kind)
-        public, other_public = key.public, other.public
-    ids = "alice.example", "bob.example"
-    return (
-        Connection(alice.v4, bob.v4, *ids, key, other_public, mode, ike, esp, on_demand),
-        Connection(bob.v4, alice.v4, *reversed(ids), other, public, mode, ike, esp),
-    )

@@ -7,33 +7,15 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from hushwire.crypto.keys import KeyKind, PrivateKey
+from hushwire.crypto.keys import KeyKind
 from hushwire.crypto.secret import Secret
 from hushwire.lab.capture import EspDecryption, IkeDecryption, dissect
 from hushwire.lab.frame import Kind
-from hushwire.lab.namespaces import Host, Topology, unprivileged
-from hushwire.lab.peer import Connection, Mode, eventually
+from hushwire.lab.namespaces import Topology, unprivileged
+from hushwire.lab.peer import Mode, eventually, introduced
 from hushwire.lab.relay import Relay
 from hushwire.lab.strongswan import Esp, StrongSwan, read_events
 from hushwire.wire.registry import ExchangeType, PayloadType
-
-PSK = Secret(bytes(range(32)))
-
-
-def connections(alice: Host, bob: Host, kind: KeyKind | None, version: int = 4) -> tuple[Connection, Connection]:
-    """One for each end; without a kind of key they share a secret."""
-    a, b = (alice.v4, bob.v4) if version == 4 else (alice.v6, bob.v6)
-    ids = "alice.example", "bob.example"
-    if kind is None:
-        return (
-            Connection(a, b, *ids, PSK, mode=Mode.TUNNEL),
-            Connection(b, a, *reversed(ids), PSK, mode=Mode.TUNNEL),
-        )
-    own, its = PrivateKey.generate(kind), PrivateKey.generate(kind)
-    return (
-        Connection(a, b, *ids, own, its.public, mode=Mode.TUNNEL),
-        Connection(b, a, *reversed(ids), its, own.public, mode=Mode.TUNNEL),
-    )
 
 
 @contextmanager
@@ -44,7 +26,7 @@ def pair(
     with ExitStack() as stack:
         topology = stack.enter_context(Topology(("alice", "bob")))
         relay = stack.enter_context(Relay(topology))
-        ends = connections(topology["alice"], topology["bob"], kind, version)
+        ends = introduced(topology["alice"], topology["bob"], kind, version=version, mode=Mode.TUNNEL)
         alice, bob = (
             stack.enter_context(StrongSwan(host, end, esp=Esp.USERSPACE, log_level=log_level))
             for host, end in zip(topology.hosts.values(), ends, strict=True)
@@ -125,8 +107,8 @@ def test_rekeying_and_deletion() -> None:
 @pytest.mark.lab
 def test_a_wrong_key_is_refused() -> None:
     with Topology(("alice", "bob")) as topology, Relay(topology):
-        ours, theirs = connections(topology["alice"], topology["bob"], KeyKind.ED25519)
-        _, stranger = connections(topology["alice"], topology["bob"], KeyKind.ED25519)
+        ours, theirs = introduced(topology["alice"], topology["bob"], mode=Mode.TUNNEL)
+        _, stranger = introduced(topology["alice"], topology["bob"], mode=Mode.TUNNEL)
         assert stranger.remote_key != theirs.remote_key
         with (
             StrongSwan(topology["alice"], ours, esp=Esp.USERSPACE) as alice,

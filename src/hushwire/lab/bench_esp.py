@@ -11,9 +11,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from statistics import median
 
-from hushwire.crypto.keys import KeyKind, PrivateKey
-from hushwire.lab.namespaces import Host, Topology, end
-from hushwire.lab.peer import Connection, Mode, eventually
+from hushwire.lab.namespaces import Topology, end
+from hushwire.lab.peer import Mode, eventually, introduced
 from hushwire.lab.strongswan import Esp, StrongSwan
 
 Protected = Callable[[Topology], AbstractContextManager[None]]
@@ -64,23 +63,13 @@ def nothing(topology: Topology) -> Iterator[None]:
 @contextmanager
 def strongswan_userspace(topology: Topology) -> Iterator[None]:
     """strongSwan's kernel-libipsec: AES-256-GCM over TUN and UDP."""
-    ours, theirs = strangers(topology["alice"], topology["bob"])
+    ours, theirs = introduced(topology["alice"], topology["bob"], mode=Mode.TUNNEL)
     with (
         StrongSwan(topology["alice"], ours, esp=Esp.USERSPACE) as alice,
         StrongSwan(topology["bob"], theirs, esp=Esp.USERSPACE),
     ):
         alice.initiate()
         yield
-
-
-def strangers(alice: Host, bob: Host, mode: Mode = Mode.TUNNEL) -> tuple[Connection, Connection]:
-    """A connection for each end, with fresh Ed25519 keys."""
-    own, its = PrivateKey.generate(KeyKind.ED25519), PrivateKey.generate(KeyKind.ED25519)
-    a, b = "alice.example", "bob.example"
-    return (
-        Connection(alice.v4, bob.v4, a, b, own, its.public, mode),
-        Connection(bob.v4, alice.v4, b, a, its, own.public, mode),
-    )
 
 
 PAIRS: dict[str, Protected] = {"clear": nothing, "strongSwan kernel-libipsec": strongswan_userspace}

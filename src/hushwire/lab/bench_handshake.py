@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from hushwire.lab.bench_esp import strangers
 from hushwire.lab.namespaces import Topology
+from hushwire.lab.peer import Mode, introduced
 from hushwire.lab.strongswan import Esp, StrongSwan
 
 
@@ -58,7 +58,7 @@ def strongswan(handshakes: int) -> Cost:
     """strongSwan as the responder, with ESP in userspace so that it runs on any kernel."""
     with Topology(("alice", "bob")) as topology:
         topology.bridge()
-        ours, theirs = strangers(topology["alice"], topology["bob"])
+        ours, theirs = introduced(topology["alice"], topology["bob"], mode=Mode.TUNNEL)
         with (
             StrongSwan(topology["alice"], ours, esp=Esp.USERSPACE) as alice,
             StrongSwan(topology["bob"], theirs, esp=Esp.USERSPACE) as bob,

@@ -1,5 +1,6 @@
 """What the lab's IKE daemons have in common: what they are told, and what they tell of their SAs."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -8,8 +9,9 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Protocol, Self
 
-from hushwire.crypto.keys import PrivateKey, PublicKey
+from hushwire.crypto.keys import KeyKind, PrivateKey, PublicKey
 from hushwire.crypto.secret import Secret
+from hushwire.lab.namespaces import Host
 from hushwire.wire.address import IPAddress
 
 
@@ -61,6 +63,32 @@ class Connection:
     def traffic(self) -> tuple[str, str]:
         """The networks protected, local and remote."""
         return self.local_traffic or str(ip_network(self.local)), self.remote_traffic or str(ip_network(self.remote))
+
+
+def introduced(
+    alice: Host,
+    bob: Host,
+    kind: KeyKind | None = KeyKind.ED25519,
+    *,
+    version: int = 4,
+    mode: Mode = Mode.TRANSPORT,
+    ike: Proposal = Proposal(),
+    esp: Proposal = Proposal(),
+) -> tuple[Connection, Connection]:
+    """What each of two hosts is told of the other: fresh keys, or, without a kind of key, a fresh shared secret."""
+    a, b = (alice.v4, bob.v4) if version == 4 else (alice.v6, bob.v6)
+    a_id, b_id = f"{alice.name}.example", f"{bob.name}.example"
+    if kind is None:
+        secret = Secret(os.urandom(32))
+        return (
+            Connection(a, b, a_id, b_id, secret, None, mode, ike, esp),
+            Connection(b, a, b_id, a_id, secret, None, mode, ike, esp),
+        )
+    own, its = PrivateKey.generate(kind), PrivateKey.generate(kind)
+    return (
+        Connection(a, b, a_id, b_id, own, its.public, mode, ike, esp),
+        Connection(b, a, b_id, a_id, its, own.public, mode, ike, esp),
+    )
 
 
 @dataclass(frozen=True, slots=True)
