@@ -89,6 +89,8 @@ class Parent:
         self._secrets = _public_secrets(config)
         self._plane_name = _choose_plane(config, log)
         self._open = self._open_descriptors()
+        if self._plane_name is PlaneChoice.KERNEL:
+            self._keep_first_packets()
         self._stopping = False
         # What the library imports late must be in memory before the children give up the file system.
         default_backend()
@@ -152,6 +154,13 @@ class Parent:
         except (OSError, NetlinkError) as error:
             raise CannotStart(_said(error)) from None
         return Descriptors(ike, esp, tun, barrier, listener)
+
+    def _keep_first_packets(self) -> None:
+        """Have the kernel hold the packet that raises an Acquire, rather than drop it."""
+        try:
+            Path("/proc/sys/net/core/xfrm_larval_drop").write_text("0")
+        except OSError as error:
+            self._log.line(f"a first packet to each peer will be lost: {error.strerror}: {error.filename}")
 
     # --- one generation of children ---
 

@@ -4,6 +4,7 @@ With the kernel plane the kernel's SPD says what ESP carries.  With the userspac
 packets leave and come through the TUN and no other way: when the TUN is gone they are blocked (DESIGN.md law 1).
 """
 
+import errno
 from collections.abc import Iterable
 from ipaddress import ip_network
 from typing import Protocol
@@ -107,10 +108,13 @@ class KernelPlane:
         return [self._events.fileno()]
 
     def news(self) -> list[News]:
-        found: list[News] = []
-        while arrived := self._events.receive():
-            found += arrived
-        return found
+        try:
+            return list(self._events.receive())
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            # Some were lost.  An Acquire comes again with the next packet, and IKE has timers of its own.
+            return []
 
     def flush(self, sas: Iterable[SAName]) -> None:
         for name in sas:

@@ -27,12 +27,7 @@ class Nft:
     """The packet filter of this network namespace.  Needs CAP_NET_ADMIN."""
 
     def __init__(self) -> None:
-        self._ffi: Any = cffi.FFI()
-        self._ffi.cdef("struct nft_ctx;" + DECLARATIONS)
-        try:
-            self._library = self._ffi.dlopen(LIBRARY)
-        except OSError:
-            raise NftError(f"{LIBRARY} is not installed; the userspace plane needs it for IPv6") from None
+        self._ffi, self._library = _load()
         self._context = self._library.nft_ctx_new(0)
         if self._context == self._ffi.NULL:
             raise NftError("libnftables: no memory for a context")
@@ -43,7 +38,16 @@ class Nft:
         """Commands in nft's own language, all or none."""
         if self._library.nft_run_cmd_from_buffer(self._context, "\n".join(commands).encode()):
             said = self._ffi.string(self._library.nft_ctx_get_error_buffer(self._context)).decode(errors="replace")
-            raise NftError(f"packet filter: {said.strip().splitlines()[0] if said.strip() else 'refused'}")
+            raise NftError("packet filter: " + " ".join(said.split()))
 
     def close(self) -> None:
         self._library.nft_ctx_free(self._context)
+
+
+def _load() -> tuple[Any, Any]:
+    ffi = cffi.FFI()
+    ffi.cdef("struct nft_ctx;" + DECLARATIONS)
+    try:
+        return ffi, ffi.dlopen(LIBRARY)
+    except OSError:
+        raise NftError(f"{LIBRARY} is not installed; the userspace plane needs it for IPv6") from None
