@@ -9,7 +9,6 @@ import pytest
 
 from hushwire.crypto.secret import Secret
 from hushwire.entropy import SeededEntropy
-from hushwire.esp.packet import ones_sum
 from hushwire.esp.plane import Plane
 from hushwire.events import InstallPolicy, InstallSA
 from hushwire.policy.sad import SA, Direction, Encapsulation, EspSuite, Lifetime, Mode
@@ -74,6 +73,15 @@ def plane_with(*sas: SA, seed: bytes = b"plane") -> Plane:
         plane.install(InstallPolicy(2 * number + 1, policy(sa)), NOW)
         plane.install(InstallSA(2 * number + 2, sa), NOW)
     return plane
+
+
+def ones_sum(octets: bytes) -> int:
+    """RFC 1071, word by word."""
+    words = struct.unpack(f">{(len(octets) + 1) // 2}H", octets + bytes(len(octets) % 2))
+    total = sum(words)
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
 
 
 def udp(

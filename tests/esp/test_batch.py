@@ -150,7 +150,7 @@ def test_any_mixture_arrives_in_order(kit: SimpleNamespace, shapes: list, mode: 
         if kind == 0:
             packets.append(kit.udp(kit.ALICE, kit.BOB, bytes(size)))
         elif kind == 1:
-            packets.append(kit.ip(kit.ALICE, kit.BOB, 1, bytes(size)))
+            packets.append(kit.ip(kit.ALICE, kit.BOB, 1, bytes(7 + size)))
         else:
             length = size if kind == 2 else 1000
             packets.append(kit.tcp(kit.ALICE, kit.BOB, at, bytes(length), 0x18 if push else 0x10))

@@ -8,11 +8,12 @@ Going out, the kernel has cut and summed the segments before they come here: it 
 from collections.abc import Callable
 from struct import Struct
 
-from hushwire.esp.packet import VNET, Protocol, flow_key, split_flow_key
+from hushwire.esp.packet import VNET, checksum_at, flow_key, split_flow_key
 from hushwire.esp.plane import Cause, Output, Plane, Transmit
 from hushwire.esp.sad import Inbound, Outbound
 from hushwire.timers import Now
 from hushwire.wire.address import Endpoint
+from hushwire.wire.registry import IPProtocol
 
 LARGEST = 65535
 """Octets of the longest IP packet."""
@@ -91,7 +92,7 @@ class Sealer:
     def _aim(self) -> tuple[Outbound | None, int, int]:
         """The SA to read for, the octets of IP header it takes off, and where in its frame the payload lies."""
         self._protocol_at, size = (VNET + 9, 20) if self._version == 4 else (VNET + 6, 40)
-        self._tunnelled = int(Protocol.IPV4 if self._version == 4 else Protocol.IPV6)
+        self._tunnelled = int(IPProtocol.IPV4 if self._version == 4 else IPProtocol.IPV6)
         if self._guess is None:
             return None, size, 0
         return self._guess, 0 if self._guess.tunnel else size, self._guess.transform.header
@@ -241,7 +242,7 @@ class Opener:
     def _write_one(self, sa: Inbound, next_header: int, payload: memoryview, write: Write) -> None:
         """A packet by itself.  The kernel sums TCP and UDP anew (RFC 3948 s3.1.2)."""
         vnet, header = _PLAIN, sa.header.write(next_header, len(payload))
-        at = sa.header.checksum_at(next_header, payload)
+        at = checksum_at(next_header, payload)
         if at is not None:
             _WORD.pack_into(payload, at, sa.header.pseudo_sum(next_header, len(payload)))
             vnet = _VNET.pack(_NEEDS_CSUM, 0, 0, 0, len(header), at)

@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from hushwire.crypto.secret import Secret
 from hushwire.entropy import Entropy
 from hushwire.esp.hold import Full, Hold
-from hushwire.esp.packet import FlowKey, Malformed, Packet, Protocol, flow_key, read_packet
+from hushwire.esp.packet import FlowKey, Packet, flow_key, read_packet
 from hushwire.esp.replay import Replayed
 from hushwire.esp.sad import Age, Inbound, Outbound
 from hushwire.esp.spd import SPD
@@ -34,6 +34,9 @@ from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action, Policy
 from hushwire.timers import NEVER, Now
 from hushwire.wire.address import Endpoint
+from hushwire.wire.cursor import DecodeError
+from hushwire.wire.registry import IPProtocol
+from hushwire.wire.udp import KEEPALIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +265,7 @@ class Plane:
         """What becomes of a packet that the host wants to send."""
         try:
             inner = read_packet(packet)
-        except Malformed:
+        except DecodeError:
             return self._drop(Cause.OUT_HEADER)
         flow = inner.flow(Direction.OUT)
         policy = self._policies[Direction.OUT].find(flow)
@@ -335,7 +338,7 @@ class Plane:
         """What becomes of a packet that came from the network in clear (RFC 4301 s5.2 step 3)."""
         try:
             policy = self._policies[Direction.IN].find(read_packet(packet).flow(Direction.IN))
-        except Malformed:
+        except DecodeError:
             return self._drop(Cause.IN_HEADER)
         if policy is None:
             return self._drop(Cause.IN_NO_POLICY)
@@ -350,7 +353,7 @@ class Plane:
     ) -> tuple[Inbound, int, memoryview] | None:
         """The SA, next header and payload of an ESP packet, opened in place; None if there is nothing to deliver."""
         if len(frame) < 8:
-            if bytes(frame) != b"\xff":  # RFC 3948 s2.3: a NAT keepalive says nothing.
+            if bytes(frame) != KEEPALIVE:  # RFC 3948 s2.3: a NAT keepalive says nothing.
                 self.counters[Cause.IN_HEADER] += 1
             return None
         spi, low = HEADER.unpack_from(frame)
@@ -377,9 +380,9 @@ class Plane:
             if remote not in (sa.reported, sa.near):
                 outputs.append(Mapping(sa.name, remote))
             sa.reported = remote
-        if next_header == Protocol.NO_NEXT_HEADER:  # RFC 4303 s2.6: a dummy packet is dropped without ado.
+        if next_header == IPProtocol.NO_NEXT_HEADER:  # RFC 4303 s2.6: a dummy packet is dropped without ado.
             return None
-        if sa.tunnel and next_header not in (Protocol.IPV4, Protocol.IPV6):
+        if sa.tunnel and next_header not in (IPProtocol.IPV4, IPProtocol.IPV6):
             self.counters[Cause.IN_MODE] += 1
             return None
         return sa, next_header, payload
@@ -388,7 +391,7 @@ class Plane:
         """The inner packet, if its SA and the policies let it in."""
         try:
             inner = read_packet(packet)
-        except Malformed:
+        except DecodeError:
             self.counters[Cause.IN_HEADER] += 1
             return None
         flow = inner.flow(Direction.IN)
@@ -417,7 +420,7 @@ class Reused(Exception):
 
 def _sealed(sa: Outbound, packet: bytes, inner: Packet) -> bytes:
     if sa.tunnel:
-        header, next_header = 0, int(Protocol.IPV4 if inner.source.version == 4 else Protocol.IPV6)
+        header, next_header = 0, int(IPProtocol.IPV4 if inner.version == 4 else IPProtocol.IPV6)
     else:
         header, next_header = inner.header, inner.next_header
     length, start = inner.length - header, sa.transform.header
