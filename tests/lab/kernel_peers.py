@@ -93,6 +93,17 @@ def test_the_first_packet_starts_ike(topology: Topology, relay: Relay) -> None:
         assert report.count(Kind.ESP) >= 2
 
 
+def test_iked_rekeys_when_a_lifetime_ends(topology: Topology, relay: Relay) -> None:
+    alice, bob = topology["alice"], topology["bob"]
+    ours, theirs = introduced(alice, bob, KeyKind.ECDSA_P256, ike=GCM, esp=CBC)
+    with OpenIked(alice, ours, lifetime=8) as initiator, OpenIked(bob, theirs):
+        initiator.initiate()
+        first = initiator.sas()[0].children[0]
+        assert eventually(lambda: first not in initiator.sas()[0].children, 20)
+        assert alice.ping(bob, count=3)
+        assert relay.report().count(Kind.CLEAR) == 0
+
+
 def test_rekeying_loses_nothing(topology: Topology, relay: Relay) -> None:
     alice, bob = topology["alice"], topology["bob"]
     ours, theirs = introduced(alice, bob)

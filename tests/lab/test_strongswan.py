@@ -4,29 +4,40 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import pytest
 
 from hushwire.crypto.keys import KeyKind
 from hushwire.crypto.secret import Secret
-from hushwire.lab.capture import EspDecryption, IkeDecryption, dissect
+from hushwire.lab.capture import dissect
 from hushwire.lab.frame import Kind
+from hushwire.lab.medium import Rule
 from hushwire.lab.namespaces import Topology, unprivileged
-from hushwire.lab.peer import Mode, eventually, introduced
+from hushwire.lab.peer import Mode, Proposal, eventually, introduced
 from hushwire.lab.relay import Relay
 from hushwire.lab.strongswan import Esp, StrongSwan, read_events
 from hushwire.wire.registry import ExchangeType, PayloadType
 
 
+AES_256_GCM = Proposal()
+
+
 @contextmanager
 def pair(
-    kind: KeyKind | None = KeyKind.ED25519, *, version: int = 4, log_level: int = 1
+    kind: KeyKind | None = KeyKind.ED25519,
+    *,
+    version: int = 4,
+    log_level: int = 1,
+    proposal: Proposal = AES_256_GCM,
 ) -> Iterator[tuple[Topology, Relay, StrongSwan, StrongSwan]]:
     """alice and bob, each with a strongSwan."""
     with ExitStack() as stack:
         topology = stack.enter_context(Topology(("alice", "bob")))
         relay = stack.enter_context(Relay(topology))
-        ends = introduced(topology["alice"], topology["bob"], kind, version=version, mode=Mode.TUNNEL)
+        ends = introduced(
+            topology["alice"], topology["bob"], kind, version=version, mode=Mode.TUNNEL, ike=proposal, esp=proposal
+        )
         alice, bob = (
             stack.enter_context(StrongSwan(host, end, esp=Esp.USERSPACE, log_level=log_level))
             for host, end in zip(topology.hosts.values(), ends, strict=True)
@@ -105,6 +116,17 @@ def test_rekeying_and_deletion() -> None:
 
 
 @pytest.mark.lab
+def test_what_the_relay_drops_is_sent_again() -> None:
+    with pair() as (topology, relay, alice, _):
+        relay.add(Rule(exchange=ExchangeType.IKE_AUTH, response=True, times=1, drop=True))
+        alice.initiate()
+        report = relay.report()
+        assert report.dropped == 1
+        assert (report.count(Kind.IKE, "alice"), report.count(Kind.IKE, "bob")) == (3, 3)
+        assert topology["alice"].ping(topology["bob"])
+
+
+@pytest.mark.lab
 def test_a_wrong_key_is_refused() -> None:
     with Topology(("alice", "bob")) as topology, Relay(topology):
         ours, theirs = introduced(topology["alice"], topology["bob"], mode=Mode.TUNNEL)
@@ -120,8 +142,19 @@ def test_a_wrong_key_is_refused() -> None:
 
 
 @pytest.mark.lab
-def test_tshark_reads_what_it_has_the_keys_of_and_nothing_else() -> None:
-    with pair(log_level=4) as (topology, relay, alice, _):
+@pytest.mark.parametrize(
+    "proposal",
+    [
+        Proposal("aes256gcm16"),
+        Proposal("aes128gcm16", ke="ecp256"),
+        Proposal("aes256", "sha256"),
+        Proposal("aes128", "sha384"),
+        Proposal("aes128", "sha512"),
+    ],
+    ids=lambda proposal: f"{proposal.encr}-{proposal.integ}",
+)
+def test_tshark_reads_what_it_has_the_keys_of_and_nothing_else(proposal: Proposal) -> None:
+    with pair(log_level=4, proposal=proposal) as (topology, relay, alice, _):
         alice.initiate()
         assert topology["alice"].ping(topology["bob"], count=2)
         ike, esp = alice.decryption()
@@ -134,12 +167,12 @@ def test_tshark_reads_what_it_has_the_keys_of_and_nothing_else() -> None:
         assert echoes[0]["esp.spi"] == (f"0x{alice.sas()[0].children[0].spi_out:08x}",)
 
         # Without the keys, and with others, it sees neither.
-        zero = Secret(bytes(36))
-        others = IkeDecryption(ike[0].spi_i, ike[0].spi_r, "aes256gcm16", zero, zero)
+        zero = Secret(bytes(len(ike[0].ei)))
+        others = replace(ike[0], ei=zero, er=zero)
         for tables in ((), (others,)):
             rows = dissect(relay.pcap, "isakmp.typepayload", show=auth, ike=tables)
             assert len(rows) == 2
             assert all(f"{PayloadType.SA:d}" not in row["isakmp.typepayload"] for row in rows)
-        wrong = [EspDecryption(sa.source, sa.destination, sa.spi, sa.encr, zero) for sa in esp]
+        wrong = [replace(sa, key=zero) for sa in esp]
         assert dissect(relay.pcap, "icmp.type", show="icmp") == []
         assert dissect(relay.pcap, "icmp.type", show="icmp", esp=wrong) == []

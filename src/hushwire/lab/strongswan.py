@@ -96,18 +96,17 @@ class StrongSwan:
 
     def decryption(self) -> tuple[list[IkeDecryption], list[EspDecryption]]:
         """What tshark needs to read the newest SAs, from the log of level 4."""
-        log = self.log.read_text()
-        sa = self.sas()[-1]
-        child, connection = sa.children[-1], self._connections[0]
-        ei, er, initiator, responder = (
-            _logged(log, what)
-            for what in ("Sk_ei secret", "Sk_er secret", "encryption initiator key", "encryption responder key")
-        )
-        outbound, inbound = (initiator, responder) if sa.initiator else (responder, initiator)
-        here, there, encr = connection.local, connection.remote, connection.esp.encr
-        return [IkeDecryption(sa.spi_i, sa.spi_r, connection.ike.encr, ei, er)], [
-            EspDecryption(here, there, child.spi_out, encr, outbound),
-            EspDecryption(there, here, child.spi_in, encr, inbound),
+        log, sa, connection = self.log.read_text(), self.sas()[-1], self._connections[0]
+        ike, esp, child = connection.ike, connection.esp, sa.children[-1]
+        ei, er = (_logged(log, f"Sk_{name} secret") for name in ("ei", "er"))
+        ai, ar = (_logged(log, f"Sk_{name} secret") if ike.integ else None for name in ("ai", "ar"))
+        ways = ("initiator", "responder") if sa.initiator else ("responder", "initiator")
+        key_out, key_in = (_logged(log, f"encryption {way} key") for way in ways)
+        integ_out, integ_in = (_logged(log, f"integrity {way} key") if esp.integ else None for way in ways)
+        here, there = connection.local, connection.remote
+        return [IkeDecryption(sa.spi_i, sa.spi_r, ike.encr, ei, er, ike.integ, ai, ar)], [
+            EspDecryption(here, there, child.spi_out, esp.encr, key_out, esp.integ, integ_out),
+            EspDecryption(there, here, child.spi_in, esp.encr, key_in, esp.integ, integ_in),
         ]
 
     def _swanctl(self, command: str, *options: str) -> str:
@@ -195,8 +194,10 @@ def _section(tokens: Iterator[str]) -> dict[str, Any]:
 
 def _logged(log: str, what: str) -> Secret:
     """The last octets that charon logged under a name."""
-    dump = re.findall(rf"{what} => \d+ bytes @ \S+\n((?:.*\] +\d+: .*\n)+)", log)[-1]
-    return Secret(bytes.fromhex("".join(re.findall(r"\] +\d+: ((?:[0-9A-F]{2} )+)", dump))))
+    dumps = re.findall(rf"{what} => \d+ bytes @ \S+\n((?:.*\] +\d+: .*\n)+)", log)
+    if not dumps:
+        raise RuntimeError(f"charon logged no {what}: its log level has to be 4")
+    return Secret(bytes.fromhex("".join(re.findall(r"\] +\d+: ((?:[0-9A-F]{2} )+)", dumps[-1]))))
 
 
 def _ike_sa(sa: dict[str, Any]) -> PeerIkeSA:
