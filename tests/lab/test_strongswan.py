@@ -19,7 +19,6 @@ from hushwire.lab.relay import Relay
 from hushwire.lab.strongswan import Esp, StrongSwan, read_events
 from hushwire.wire.registry import ExchangeType, PayloadType
 
-
 AES_256_GCM = Proposal()
 
 

@@ -120,6 +120,9 @@ class StrongSwan:
             raise RuntimeError(f"{error}; charon: {self._last_words()}") from None
 
     def _last_words(self) -> str:
+        # What is logged in such detail has secrets in it, which belong in no error.
+        if self._log_level >= 4:
+            return f"log level {self._log_level}"
         return "".join(path.read_text()[-3000:] for path in (self.folder / "output", self.log) if path.exists())
 
     def _write(self) -> None:
