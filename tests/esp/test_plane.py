@@ -385,18 +385,11 @@ def test_a_nat_is_mended(kit: SimpleNamespace) -> None:
         assert receive(kit, bob, data) == [Deliver(make(kit.ALICE, kit.BOB))]
 
 
-def test_dummies_and_fragments(kit: SimpleNamespace) -> None:
+def test_a_dummy_is_dropped_silently(kit: SimpleNamespace) -> None:
     sa = kit.make_sa()
     alice, bob = kit.plane_with(sa), kit.plane_with(kit.received(sa))
     assert receive(kit, bob, send(kit, alice, kit.ip(kit.ALICE, kit.BOB, 59, b""))) == []
     assert not bob.counters
-    for fragment in (0x2000, 0x0010):
-        assert alice.outbound(kit.ip(kit.ALICE, kit.BOB, 17, bytes(16), fragment), kit.NOW) == []
-    assert alice.counters == {Cause.OUT_MODE: 2}
-    tunnel = kit.make_sa(mode=Mode.TUNNEL, seed="tunnel")
-    alice, bob = kit.plane_with(tunnel), kit.plane_with(kit.received(tunnel))
-    packet = kit.ip(kit.ALICE, kit.BOB, 17, bytes(16), 0x2000)
-    assert receive(kit, bob, send(kit, alice, packet)) == [Deliver(packet)]
 
 
 def test_a_tunnel_takes_ip_only(kit: SimpleNamespace) -> None:

@@ -14,6 +14,7 @@ from hushwire.crypto.secret import Secret
 from hushwire.entropy import Entropy
 from hushwire.esp.hold import Full, Hold
 from hushwire.esp.packet import FlowKey, Packet, flow_key, read_packet
+from hushwire.esp.reassembly import Lost, Reassembly
 from hushwire.esp.replay import Replayed
 from hushwire.esp.sad import Age, Inbound, Outbound
 from hushwire.esp.spd import SPD
@@ -94,8 +95,8 @@ class Cause(StrEnum):
     OUT_BLOCK = "XfrmOutPolBlock"
     OUT_NO_STATE = "XfrmOutNoStates"
     """No SA, and no room to wait for one."""
-    OUT_MODE = "XfrmOutStateModeError"
-    """A fragment in transport mode (RFC 4303 s3.1.1)."""
+    OUT_FRAGMENT = "IpReasmFails"
+    """A fragment whose packet cannot be made whole."""
     OUT_SEQUENCE = "XfrmOutStateSeqError"
     """The sequence numbers are used up."""
     OUT_EXPIRED = "XfrmOutStateExpired"
@@ -127,6 +128,7 @@ class Plane:
         self._inbound: dict[int, Inbound] = {}
         self._keys: dict[bytes, Outbound | Inbound | None] = {}
         self._key_of_prints = entropy.private(32)
+        self._reassembly = Reassembly()
         self._hold = Hold()
         self._ends: list[tuple[float, int, Outbound | Inbound]] = []
         self._ends_pushed = 0
@@ -265,8 +267,13 @@ class Plane:
         """What becomes of a packet that the host wants to send."""
         try:
             inner = read_packet(packet)
+            if inner.fragment:
+                whole = self._reassembly.add(packet, inner)
+                return self.outbound(whole, now) if whole else []
         except DecodeError:
             return self._drop(Cause.OUT_HEADER)
+        except Lost:
+            return self._drop(Cause.OUT_FRAGMENT)
         flow = inner.flow(Direction.OUT)
         policy = self._policies[Direction.OUT].find(flow)
         if policy is None:
@@ -279,8 +286,6 @@ class Plane:
         sa = self._carrier(policy, flow, now, outputs)
         if sa is None:
             return outputs + self._wait(policy, flow, packet, now)
-        if inner.fragment and not sa.tunnel:
-            return outputs + self._drop(Cause.OUT_MODE)
         key = flow_key(packet)
         if key is not None:
             if len(self.routes) >= CACHED_FLOWS:
