@@ -116,7 +116,7 @@ class Node:
             case Acquire():
                 self._acquire(event, now)
             case Expire(sa, hard):
-                self.ike.expire(sa.spi, now, hard=hard)
+                self.ike.expire(sa, now, hard=hard)
             case Mapping(sa, remote):
                 self._notice("esp.mapping", ("spi", f"{sa.spi:08x}"), ("remote", str(remote)))
             case Signed():

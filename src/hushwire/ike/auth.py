@@ -11,6 +11,7 @@ from hushwire.crypto.keys import BadKey, PublicKey, cert_from_public_key, public
 from hushwire.ike import init, report
 from hushwire.ike.child import ChildSA
 from hushwire.ike.errors import PeerMisbehaved, PeerRefused, PlaneRefused, Rejected, Unauthorized
+from hushwire.ike.informational import disown
 from hushwire.ike.init import Agreed
 from hushwire.ike.negotiation import Wanted, answer_request, assemble, request_payloads, take_response
 from hushwire.ike.proof import Authenticated, authentication, prove
@@ -73,6 +74,8 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
         sa.add(child)
     except (Rejected, PeerMisbehaved, PlaneRefused) as failure:
         host.outbox.append(report.ChildFailed(sa, str(failure)))
+        if not isinstance(failure, PeerRefused):
+            await disown(spi_in)
 
 
 async def _prove_responder(sa: "IkeSA", entry: PadEntry, agreed: Agreed, response: Message) -> Authenticated:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hushwire.crypto.prf import ChildKeys
 from hushwire.crypto.secret import Secret
 from hushwire.ike.proof import Authenticated
-from hushwire.policy.sad import SA, Direction, Encapsulation, EspSuite, Lifetime, Mode
+from hushwire.policy.sad import SA, Direction, Encapsulation, EspSuite, Lifetime, Mode, SAName
 from hushwire.policy.selector import Selector
 from hushwire.wire.address import Endpoint
 
@@ -43,6 +43,19 @@ class ChildSA:
     @property
     def spi_out(self) -> bytes:
         return self.outbound.spi.to_bytes(4)
+
+    @property
+    def names(self) -> tuple[SAName, SAName]:
+        """Of both directions, as the plane knows them."""
+        return (
+            SAName(self.inbound.spi, self.inbound.destination),
+            SAName(self.outbound.spi, self.outbound.destination),
+        )
+
+    @property
+    def due_for_rekey(self) -> bool:
+        """Whether it is ours to replace in time: not what is being replaced or deleted already, by either end."""
+        return not self.rekeying and not self.deleting and self.successor is None
 
     @property
     def selector(self) -> Selector:

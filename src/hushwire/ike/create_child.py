@@ -6,11 +6,11 @@ HDR, SK {[N(REKEY_SA),] SA, Ni, [KEi,] TSi, TSr}  -->
 
 from typing import TYPE_CHECKING
 
-from hushwire.crypto.kex import BadKeyExchange, generate
+from hushwire.crypto.kex import BadKeyExchange, KeyShare, generate
 from hushwire.ike import rekey_ike, report
 from hushwire.ike.child import ChildSA
 from hushwire.ike.errors import PeerMisbehaved, PeerRefused, PlaneRefused, Rejected
-from hushwire.ike.informational import activate, delete_child, error_notify
+from hushwire.ike.informational import activate, delete_child, disown, error_notify
 from hushwire.ike.negotiation import Wanted, answer_request, assemble, request_payloads, take_response
 from hushwire.ike.state import State
 from hushwire.ike.traps import Install, Request, Respond
@@ -21,6 +21,9 @@ from hushwire.wire.registry import ExchangeType, KeID, NotifyType, ProtocolID
 if TYPE_CHECKING:
     from hushwire.ike.sa import IkeSA
 
+MOST_CHILDREN = 256
+"""Child SAs under one IKE SA, those being replaced counted twice."""
+
 RETRY = 5.0
 """Seconds until a rekey that the peer put off is tried again."""
 
@@ -29,10 +32,13 @@ async def create(sa: "IkeSA", wanted: Wanted) -> None:
     """Ask for one more Child SA."""
     if sa.state is not State.ESTABLISHED:
         return
+    sa.creating = True
     try:
         sa.add(await _exchange(sa, wanted, None))
-    except (Rejected, PeerMisbehaved, PlaneRefused, BadKeyExchange) as failure:
+    except (Rejected, PlaneRefused, BadKeyExchange) as failure:
         sa.host.outbox.append(report.ChildFailed(sa, str(failure)))
+    finally:
+        sa.creating = False
 
 
 async def rekey(sa: "IkeSA", child: ChildSA) -> None:
@@ -64,8 +70,7 @@ async def rekey(sa: "IkeSA", child: ChildSA) -> None:
 
 async def _exchange(sa: "IkeSA", wanted: Wanted, replaced: ChildSA | None) -> ChildSA:
     """One CREATE_CHILD_SA of ours, tried again once if the peer takes another group."""
-    host, proof = sa.host, sa.authenticated
-    assert proof is not None
+    host = sa.host
     groups = [group for offer in host.settings.esp_offers for group in offer.ke]
     group = sa.suite.ke if sa.suite.ke in groups else next(iter(groups), KeID.NONE)
     for attempt in range(2):
@@ -87,18 +92,28 @@ async def _exchange(sa: "IkeSA", wanted: Wanted, replaced: ChildSA | None) -> Ch
         if error.type != NotifyType.INVALID_KE_PAYLOAD or suggested not in groups or attempt:
             raise PeerRefused(error.type, "said the peer")
         group = suggested
+    try:
+        child = _take(sa, response, wanted, spi_in, ni, share)
+        await Install((child.inbound, child.outbound))
+    except (Rejected, PlaneRefused, BadKeyExchange):
+        await disown(spi_in)
+        raise
+    return child
+
+
+def _take(sa: "IkeSA", response: Message, wanted: Wanted, spi_in: bytes, ni: bytes, share: KeyShare | None) -> ChildSA:
+    """The Child SA that the response to our request makes.  Raises Rejected, PeerMisbehaved, BadKeyExchange."""
+    assert sa.authenticated is not None
     nonce, ke = response.one(Nonce), response.one(KeyExchange)
     if nonce is None:
         raise PeerMisbehaved("CREATE_CHILD_SA response without nonce")
     terms, choice = take_response(sa, response, wanted, spi_in, (ni, nonce.data), with_ke=share is not None)
     shared = None
     if choice.ke != KeID.NONE:
-        if share is None or ke is None or not choice.ke == ke.group == group:
+        if share is None or ke is None or not choice.ke == ke.group == share.group:
             raise PeerMisbehaved("CREATE_CHILD_SA response with another group than its KE")
         shared = share.agree(ke.data)
-    child = assemble(sa, proof, terms, shared, wanted.acquire)
-    await Install((child.inbound, child.outbound))
-    return child
+    return assemble(sa, sa.authenticated, terms, shared, wanted.acquire)
 
 
 async def respond(sa: "IkeSA", message: Message) -> None:
@@ -121,6 +136,9 @@ async def _respond_child(sa: "IkeSA", message: Message) -> None:
         # RFC 7296 s2.25.2: the children are about to move.
         raise Rejected(NotifyType.TEMPORARY_FAILURE, "the IKE SA is being rekeyed")
     replaced = _replaced(sa, message)
+    if len(sa.children) >= MOST_CHILDREN:
+        # RFC 7296 s1.3: what a peer may have of us is bounded, proved or not (ATTACKS row 24).
+        raise Rejected(NotifyType.NO_ADDITIONAL_SAS, f"{MOST_CHILDREN} Child SAs are enough")
     nonce, ke = message.one(Nonce), message.one(KeyExchange)
     if nonce is None:
         raise Rejected(NotifyType.INVALID_SYNTAX, "CREATE_CHILD_SA without nonce")

@@ -15,6 +15,7 @@ from hushwire.ike.sa import IkeSA
 from hushwire.ike.settings import Settings
 from hushwire.ike.state import State
 from hushwire.policy.pad import Identity, PadEntry
+from hushwire.policy.sad import SAName
 from hushwire.timers import NEVER, Now
 from hushwire.wire.address import Endpoint as UdpEndpoint
 from hushwire.wire.address import IPAddress
@@ -34,6 +35,7 @@ EXCHANGES = Exchanges(
     rekey_ike=rekey_ike.initiate,
     rekey_child=create_child.rekey,
     delete_ike=informational.delete_ike,
+    activate=informational.activate,
 )
 
 
@@ -50,6 +52,7 @@ class Endpoint:
 
     def drain(self) -> list[Effect | Report]:
         """What has been asked and told since the last call, in order."""
+        self._settle()
         outbox, self._host.outbox = self._host.outbox, []
         return outbox
 
@@ -93,15 +96,15 @@ class Endpoint:
         else:
             sa.rekey_children()
 
-    def expire(self, spi: int, now: Now, *, hard: bool) -> None:
-        """The plane says that an SA's lifetime has passed; the SPI may be of either direction."""
+    def expire(self, name: SAName, now: Now, *, hard: bool) -> None:
+        """The plane says that the lifetime of an SA, of either direction, has passed."""
         self._host.now = now
-        octets = spi.to_bytes(4)
         for sa in self.sas:
             for child in list(sa.children.values()):
-                if octets in (child.spi_in, child.spi_out):
+                # By SPI and address: half of the SPIs are of the peers' choosing.
+                if name in child.names:
                     if hard:
-                        sa.remove(child)
+                        sa.expired(child)
                     else:
                         sa.rekey_child(child)
 
@@ -176,7 +179,6 @@ class Endpoint:
             self._receive_init(message, event)
         else:
             self._dropped("no such IKE SA", event)
-        self._settle()
 
     def _is_of_a_peer(self, datagram: bytes) -> bool:
         """Whether one of the SPIs is of an authenticated IKE SA; cheap, and no more than a hint."""

@@ -17,7 +17,8 @@ from hushwire.wire.registry import ExchangeType
 
 if TYPE_CHECKING:
     from hushwire.ike.child import ChildSA
-    from hushwire.ike.sa import IkeSA, Running
+    from hushwire.ike.running import Running
+    from hushwire.ike.sa import IkeSA
 
 Exchange = Coroutine[Any, Any, None]
 
@@ -31,6 +32,7 @@ class Exchanges:
     rekey_ike: Callable[["IkeSA"], Exchange]
     rekey_child: Callable[["IkeSA", "ChildSA"], Exchange]
     delete_ike: Callable[["IkeSA"], Exchange]
+    activate: Callable[["ChildSA"], Exchange]
 
 
 @dataclass(slots=True)

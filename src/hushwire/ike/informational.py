@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from hushwire.ike.child import ChildSA
-from hushwire.ike.errors import NoAnswer
+from hushwire.ike.errors import NoAnswer, PlaneRefused
 from hushwire.ike.traps import Install, Request, Respond
 from hushwire.wire.message import Message
 from hushwire.wire.payload import Delete, Notify
@@ -25,6 +25,11 @@ async def delete_child(sa: "IkeSA", child: ChildSA) -> None:
     child.deleting = True
     await Request(ExchangeType.INFORMATIONAL, [Delete(ProtocolID.ESP, (child.spi_in,))])
     sa.remove(child)
+
+
+async def disown(spi_in: bytes) -> None:
+    """Have the peer delete a Child SA that it has made and that we will not have (RFC 7296 s1.3.1, s2.7)."""
+    await Request(ExchangeType.INFORMATIONAL, [Delete(ProtocolID.ESP, (spi_in,))])
 
 
 async def delete_ike(sa: "IkeSA") -> None:
@@ -64,7 +69,11 @@ async def activate(child: ChildSA | None) -> None:
     """Start to send through a Child SA that the peer's rekey made: it can open what comes (RFC 7296 s2.8)."""
     if child is not None and child.outbound_waits:
         child.outbound_waits = False
-        await Install((child.outbound,))
+        try:
+            await Install((child.outbound,))
+        except PlaneRefused:
+            child.outbound_waits = True
+            raise
 
 
 def error_notify(message: Message) -> Notify | None:

@@ -28,7 +28,8 @@ RETRY = 5.0
 
 async def initiate(sa: "IkeSA") -> None:
     """Replace this IKE SA by another with the same peer and the same children."""
-    if sa.state is not State.ESTABLISHED:
+    if sa.state is not State.ESTABLISHED or sa.deleting:
+        sa.rekeying = False
         return
     if sa.successor is not None:
         # The peer was first, while this one was waiting for its turn.
@@ -45,12 +46,16 @@ async def initiate(sa: "IkeSA") -> None:
             sa.host.notice("ike.rekey-failed", ("peer", sa.peer_name), ("reason", str(failure)))
         return
     rival = sa.successor
-    if rival is not None and min(new.nonces) < min(rival.nonces):
+    redundant = rival is not None and min(new.nonces) < min(rival.nonces)
+    heir = rival if rival is not None and redundant else new
+    if sa.deleting:
+        # Whoever wanted this one deleted meanwhile did not mean it to live on in another.
+        heir.delete()
+    _move(sa, heir)
+    if redundant:
         # RFC 7296 s2.8.2: ours is redundant, and we who made it close it; the peer closes the old one.
-        _move(sa, rival)
         new.delete()
     else:
-        _move(sa, new)
         await delete_ike(sa)
 
 
@@ -107,7 +112,7 @@ async def respond(sa: "IkeSA", message: Message) -> None:
     new = _heir(sa, choice.suite, shared, (nonce.data, nr), (spi_i, spi_r), initiator=False)
     accepted = Proposal(choice.accepted.number, ProtocolID.IKE, spi_r, choice.accepted.transforms)
     await Respond([SecurityAssociation((accepted,)), Nonce(nr), KeyExchange(ke.group, share.public)])
-    sa.successor = new
+    sa.successor, new.predecessor = new, sa
     if not sa.rekeying:
         _move(sa, new)
 

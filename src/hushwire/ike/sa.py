@@ -6,7 +6,6 @@ ours and one of the peer's run at a time, since both windows are 1 (RFC 7296 s2.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
@@ -22,11 +21,12 @@ from hushwire.ike.host import Exchange, Host
 from hushwire.ike.init import Agreed
 from hushwire.ike.nat import Nat
 from hushwire.ike.proof import Authenticated
+from hushwire.ike.running import Running
 from hushwire.ike.state import ANSWERED, TRANSITIONS, Input, State
 from hushwire.ike.traps import Authorize, InitRequest, Install, Listen, Request, Respond, Sign
-from hushwire.ike.window import Window
+from hushwire.ike.window import LAST_MESSAGE_ID, Window
 from hushwire.policy.pad import PadEntry
-from hushwire.policy.sad import SAName
+from hushwire.policy.sad import SA, SAName
 from hushwire.timers import Timers
 from hushwire.wire.address import Endpoint
 from hushwire.wire.cursor import DecodeError
@@ -42,21 +42,6 @@ class Timer(Enum):
     REKEY = auto()
     EXPIRE = auto()
     CHILDREN = auto()
-
-
-@dataclass(slots=True, eq=False)
-class Running:
-    """An exchange that has begun and not ended."""
-
-    sa: "IkeSA"
-    coroutine: Exchange
-    request: Message | None = None
-    """What it answers; None for an exchange of ours."""
-    path: tuple[Endpoint, Endpoint] | None = None
-    """Where the request came to and from: the response takes the same way back (RFC 7296 s2.11)."""
-    responded: bool = False
-    pending: set[int] = field(default_factory=set)
-    """Numbers of installations not yet confirmed."""
 
 
 class IkeSA:
@@ -83,6 +68,10 @@ class IkeSA:
         """By our inbound SPI."""
         self.successor: IkeSA | None = None
         """What the peer's rekey of this one made."""
+        self.predecessor: IkeSA | None = None
+        """Whose successor this is."""
+        self.creating = False
+        """An exchange of ours that makes one more Child SA is under way."""
         self.nonces: tuple[bytes, bytes] = (b"", b"")
         """Of the exchange that made it, the initiator's first."""
         self.created = host.now.monotonic
@@ -118,7 +107,7 @@ class IkeSA:
     @property
     def busy_with_children(self) -> bool:
         """Whether an exchange of ours is making, replacing or deleting a Child SA (RFC 7296 s2.25.2)."""
-        return any(child.rekeying or child.deleting for child in self.children.values())
+        return self.creating or any(child.rekeying or child.deleting for child in self.children.values())
 
     # --- exchanges ---
 
@@ -139,11 +128,13 @@ class IkeSA:
 
     def installed(self, running: Running, number: int, error: PlaneRefused | None) -> None:
         """One of the installations an exchange waits for was done or refused."""
-        running.pending.discard(number)
-        if error is not None:
-            running.pending.clear()
-        if error is not None or not running.pending:
+        answered, unwanted = running.confirm(number, refused=error is not None)
+        self._uninstall(*unwanted)
+        if answered:
             self.resume(running, None, error)
+
+    def _uninstall(self, *sas: SA) -> None:
+        self.host.outbox += [DeleteSA(SAName(sa.spi, sa.destination)) for sa in sas]
 
     def _drive(self, running: Running, value: Any = None, error: Exception | None = None) -> None:
         before, self._current = self._current, running
@@ -189,7 +180,7 @@ class IkeSA:
                         continue
                     for sa in sas:
                         number = self._wait(running)
-                        running.pending.add(number)
+                        running.installing[number] = sa
                         self.host.outbox.append(InstallSA(number, sa))
                 case _:
                     raise TypeError(f"{trap!r} is no trap")
@@ -228,6 +219,9 @@ class IkeSA:
     # --- messages out ---
 
     def _request(self, exchange: ExchangeType, payloads: Sequence[Payload]) -> None:
+        if self.window.next_id > LAST_MESSAGE_ID:
+            # RFC 7296 s2.2: message IDs never wrap; an IKE SA that has used them up is closed.
+            raise NoAnswer("no message ID is left")
         header = Header(self.spi_i, self.spi_r, exchange, self.initiator, False, self.window.next_id)
         datagram = self._write(header, payloads)
         self.window.sent(exchange, datagram)
@@ -287,7 +281,7 @@ class IkeSA:
             if kept is not None:
                 self.host.outbox.append(Send(local, remote, kept))
             return
-        if self._theirs is not None or header.exchange not in ANSWERED[self.state]:
+        if self._theirs is not None or not self._answers(header.exchange):
             self.host.notice("ike.dropped", ("reason", f"{header.exchange.name} while {self.state.name}"))
             return
         try:
@@ -299,6 +293,10 @@ class IkeSA:
         self._integrity_checked(local, remote)
         self._theirs = Running(self, self._answer(message, plaintext), message, (local, remote))
         self._drive(self._theirs)
+
+    def _answers(self, exchange: ExchangeType) -> bool:
+        """Whether a request of this kind has its place now.  The initial exchanges are the initiator's to begin."""
+        return exchange in ANSWERED[self.state] and not (self.initiator and self.state is State.HALF_OPEN)
 
     def _answer(self, message: Message, plaintext: bytes) -> Exchange:
         """The coroutine that answers a request which passed its integrity check."""
@@ -339,6 +337,10 @@ class IkeSA:
             inner = self._inner(message, plaintext)
         except DecodeError as error:
             self._drive(running, error=PeerMisbehaved(str(error)))
+            return
+        if inner.notify(NotifyType.INVALID_SYNTAX) is not None:
+            # RFC 7296 s2.21.3: whoever says so has deleted the IKE SA, and no Delete is to follow.
+            self._drive(running, error=PeerMisbehaved("our request was INVALID_SYNTAX, said the peer"))
         else:
             self._drive(running, inner)
 
@@ -357,14 +359,19 @@ class IkeSA:
     def _integrity_checked(self, local: Endpoint, remote: Endpoint) -> None:
         """Law 6: only here may the peer's address change, and only if it sits behind a NAT (RFC 7296 s2.23)."""
         self.heard = self.host.now.monotonic
-        if self.nat and self.state is State.HALF_OPEN:
-            # RFC 7296 s2.23: with IKE_AUTH the initiator goes over to port 4500, and the responder with it.
-            self.remote, self.local = remote, local
-        if remote != self.remote and self.nat.remote and not self.nat.local:
+        # RFC 7296 s2.23: with IKE_AUTH the initiator goes over to port 4500, and the responder with it.
+        begins = self.nat and self.state is State.HALF_OPEN
+        if (local, remote) == (self.local, self.remote) or not (begins or (self.nat.remote and not self.nat.local)):
+            return
+        if self.peer is not None and not self.peer.speaks_from(remote.address):
+            # Law 2: a NAT may change the port; where the peer is at all is not his to say, proved or not.
+            self.host.notice("ike.strayed", ("peer", self.peer_name), ("to", str(remote)), grave=True)
+            return
+        if not begins:
             self.host.notice("ike.moved", ("peer", self.peer_name), ("from", str(self.remote)), ("to", str(remote)))
-            self.remote, self.local = remote, local
-            # A Child SA moves by being rekeyed: to install its keys again would repeat nonces (law 5).
-            self.rekey_children()
+        self.remote, self.local = remote, local
+        # A Child SA moves by being rekeyed: to install its keys again would repeat nonces (law 5).
+        self.rekey_children()
 
     # --- life ---
 
@@ -431,8 +438,12 @@ class IkeSA:
         self.host.forget(self)
         self._queue.clear()
         for running in (self._ours, self._theirs):
-            if running is not None and running is not self._current:
-                running.coroutine.close()
+            if running is not None:
+                self._uninstall(*running.give_up())
+                if running is not self._current:
+                    running.coroutine.close()
+        if self.predecessor is not None and self.predecessor.successor is self:
+            self.predecessor.successor = None
         self._ours = self._theirs = self._requesting = None
         self._timers = Timers()
         self.host.outbox.append(report.Closed(self, reason))
@@ -452,8 +463,10 @@ class IkeSA:
         """Take both directions out of the plane."""
         if self.children.pop(child.spi_in, None) is None:
             return
-        self.host.outbox.append(DeleteSA(SAName(child.inbound.spi, child.inbound.destination)))
-        self.host.outbox.append(DeleteSA(SAName(child.outbound.spi, child.outbound.destination)))
+        self._uninstall(*([child.inbound] if child.outbound_waits else [child.inbound, child.outbound]))
+        for other in self.children.values():
+            if other.successor is child:
+                other.successor = None
         self.arm_children()
         self.host.outbox.append(report.ChildDown(self, child))
 
@@ -467,9 +480,16 @@ class IkeSA:
         self.arm_children()
         self.host.outbox.append(report.Replaced(other, self))
 
+    def expired(self, child: ChildSA) -> None:
+        """The plane has dropped it: what replaces it, if the peer has begun to, takes over at once."""
+        successor = child.successor
+        if successor is not None:
+            self.start(lambda: self.host.exchanges.activate(successor))
+        self.remove(child)
+
     def rekey_child(self, child: ChildSA) -> None:
         """Replace a Child SA, unless that is already under way."""
-        if not child.rekeying and not child.deleting and self.state is State.ESTABLISHED:
+        if child.due_for_rekey and self.state is State.ESTABLISHED:
             child.rekeying = True
             self.start(lambda: self.host.exchanges.rekey_child(self, child))
 
@@ -494,7 +514,7 @@ class IkeSA:
 
     def arm_children(self) -> None:
         """The children's times to be rekeyed have changed."""
-        soonest = min((child.rekey_at for child in self.children.values() if not child.rekeying), default=None)
+        soonest = min((child.rekey_at for child in self.children.values() if child.due_for_rekey), default=None)
         if soonest is None:
             self._timers.stop(Timer.CHILDREN)
         else:
