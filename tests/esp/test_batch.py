@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from hushwire.esp import batch
 from hushwire.esp.batch import Opener, Sealer
-from hushwire.esp.plane import Cause, Deliver, Plane
-from hushwire.events import Acquire, Mapping
+from hushwire.esp.plane import CACHED_FLOWS, Cause, Deliver, Plane
+from hushwire.events import Acquire, InstallPolicy, Mapping
 from hushwire.policy.sad import Lifetime, Mode, SAName
+from hushwire.policy.spd import Action
 
 OPTIONS = b"\1\1\x08\x0a" + bytes(8)
 
@@ -252,3 +253,23 @@ def test_delivered_as_a_single_packet_would_be(kit: SimpleNamespace) -> None:
     single, ends = kit.plane_with(kit.received(sa)), (kit.end(kit.BOB), kit.end(kit.ALICE))
     outputs = [output for data in wire.datagrams() for output in single.inbound(data, *ends, kit.NOW)]
     assert outputs == [Deliver(packet) for packet in packets]
+
+
+def test_a_peer_does_not_fill_the_cache(kit: SimpleNamespace) -> None:
+    """The ports are his to choose; the control shows that they are remembered."""
+    sa = kit.make_sa()
+    alice, bob, sealer = kit.plane_with(sa), kit.plane_with(kit.received(sa)), Sealer()
+    for first in range(0, 20_000, 100):
+        packets = [kit.udp(kit.ALICE, kit.BOB, b"", (port, 7)) for port in range(first, first + 100)]
+        open_all(kit, bob, seal(kit, alice, packets, sealer))
+        assert len(bob.admitted) == min(first + 100, (first + 100 - 1) % CACHED_FLOWS + 1)
+        assert len(alice.routes) <= CACHED_FLOWS
+
+
+def test_what_was_admitted_is_looked_at_again_after_a_change(kit: SimpleNamespace) -> None:
+    sa, packets = kit.make_sa(), stream(kit, 3)
+    alice, bob = kit.plane_with(sa), kit.plane_with(kit.received(sa))
+    assert len(open_all(kit, bob, seal(kit, alice, packets))) == 1
+    bob.install(InstallPolicy(5, kit.policy(kit.received(sa), Action.BLOCK)), kit.NOW)
+    assert open_all(kit, bob, seal(kit, alice, packets)) == []
+    assert bob.counters == {Cause.IN_BLOCK: 3}

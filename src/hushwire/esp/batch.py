@@ -8,7 +8,7 @@ Going out, the kernel has cut and summed the segments before they come here: it 
 from collections.abc import Callable
 from struct import Struct
 
-from hushwire.esp.packet import VNET, checksum_at, flow_key, split_flow_key
+from hushwire.esp.packet import PORTED, VNET, checksum_at, flow_key, split_flow_key
 from hushwire.esp.plane import Cause, Output, Plane, Transmit
 from hushwire.esp.sad import Inbound, Outbound
 from hushwire.timers import Now
@@ -220,7 +220,7 @@ class Opener:
                 self.flush(write)
             return
         self.flush(write)
-        if (sa.sa.spi, 6, ports) not in plane.admitted and not self._admits(sa, 6, payload, plane):
+        if not self._admits(sa, IPProtocol.TCP, payload, plane):
             return
         if size <= 0 or word & 0xFFF != _ACK or urgent or push or start < 20:
             self._write_one(sa, 6, payload, write)
@@ -231,12 +231,14 @@ class Opener:
         run.total, run.data = size, [payload[start:]]
 
     def _admits(self, sa: Inbound, next_header: int, payload: memoryview, plane: Plane) -> bool:
-        """Whether the inner packet is let in; remembered by port."""
-        inner = plane.admit(sa, memoryview(sa.header.write(next_header, len(payload)) + payload))
-        if inner is None:
+        """Whether the inner packet is let in; remembered by its ports."""
+        key = (sa.sa.spi, next_header, bytes(payload[:4])) if next_header in PORTED else None
+        if key is not None and key in plane.admitted:
+            return True
+        if plane.admit(sa, memoryview(sa.header.write(next_header, len(payload)) + payload)) is None:
             return False
-        if next_header in (6, 17):
-            plane.admitted.add((sa.sa.spi, next_header, bytes(payload[:4])))
+        if key is not None:
+            plane.remember(key)
         return True
 
     def _write_one(self, sa: Inbound, next_header: int, payload: memoryview, write: Write) -> None:

@@ -414,6 +414,12 @@ class Plane:
             return inner
         return None
 
+    def remember(self, key: FlowKey) -> None:
+        """Let the packets of this flow in without another look, until something is installed or deleted."""
+        if len(self.admitted) >= CACHED_FLOWS:  # The ports are a peer's to choose.
+            self.admitted.clear()
+        self.admitted.add(key)
+
     def _drop(self, cause: Cause) -> list[Output]:
         self.counters[cause] += 1
         return []
