@@ -53,6 +53,10 @@ def test_rules_come_and_go_while_traffic_flows() -> None:
         assert relay.report().dropped == 1
         relay.clear_rules()
         assert alice.ping(bob)
+        relay.add(Rule(kind=Kind.CLEAR, skip=2, times=1, drop=True))
+        assert not alice.ping(bob, count=3, timeout=1)
+        assert alice.ping(bob, count=3)
+        relay.clear_rules()
         relay.add(Rule(kind=Kind.CLEAR, source="alice", delay=0.3))
         assert "time=3" in alice.run("ping", "-n", "-c", "1", str(bob.v4)).stdout
         relay.clear_rules()
