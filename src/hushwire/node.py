@@ -355,8 +355,10 @@ class Node:
     def _child_up(self, sa: IkeSA) -> None:
         peer = self._peer_of(sa)
         if peer is not None:
+            first = not peer.reached
             peer.succeeded()
-            self._sync(peer)
+            if first:
+                self._sync(peer)
             self._answer_connects(peer, True, f"{peer.name} at {sa.remote.address} is {_level(sa)}, {sa.suite}")
 
     def _attempt_failed(self, sa: IkeSA, reason: str, now: Now) -> None:

@@ -118,8 +118,7 @@ class Worker:
         self._step(events)
 
     def _from_channel(self, channel: Channel) -> None:
-        while events := channel.receive():
-            self._step(events)
+        self._step(channel.receive())
 
     def _from_control(self) -> None:
         def watch(connection: socket.socket) -> None:

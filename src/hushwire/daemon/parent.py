@@ -6,6 +6,7 @@ before they give up the file system; identity keys are read in the keeper only, 
 
 import contextlib
 import errno
+import gc
 import hashlib
 import os
 import pwd
@@ -94,6 +95,9 @@ class Parent:
         self._stopping = False
         # What the library imports late must be in memory before the children give up the file system.
         default_backend()
+        # What is there now stays: no collection need look at it again, nor a child copy its pages for that.
+        gc.collect()
+        gc.freeze()
         with Xfrm() as xfrm:
             self._found = planes.found_policies(xfrm)
             for policy in planes.base_policies(config):

@@ -33,6 +33,7 @@ QUEUE = 4 << 20
 REMOTES = 1 << 12
 """Remote ends a cache holds before it is emptied."""
 SEGMENT_CONTROL = socket.CMSG_SPACE(4)
+_INT = struct.Struct("=i")
 
 
 class SystemEntropy:
@@ -101,14 +102,19 @@ class Worker:
                     self._report(self.plane.timeout(now))
 
     def _from_channel(self) -> None:
+        outputs: list[Output] = []
         for request in self._channel.receive():
-            self._report(self.plane.install(request, _now()))
+            outputs += self.plane.install(request, _now())
+        self._report(outputs)
 
     def _from_tun(self) -> None:
         self._report(self._sealer.drain(self._read, self._send, self.plane, _now()))
 
     def _from_udp(self, sock: socket.socket) -> None:
-        opener, buffer, now, at = self._opener, self._buffer, _now(), 0
+        """Receive into one buffer; what comes from one end in pieces of one length is opened in one go."""
+        buffer = self._buffer
+        begin = at = stride = 0
+        origin: tuple[object, ...] = ()
         for _ in range(RECEIVES):
             if at + LARGEST > RECEIVED:
                 break
@@ -119,15 +125,21 @@ class Worker:
             except OSError as error:
                 self._lose(error)
                 break
-            if not size:
-                continue
-            stride = struct.unpack("=i", control[0][2][:4])[0] if control else size
-            remote = self._remotes.get(address) or self._remember(address)
-            outputs = opener.open(buffer[at : at + size], stride, remote, self.plane, now, self._write)
-            if outputs:
-                self._report(outputs)
+            length = _INT.unpack_from(control[0][2])[0] if control else size
+            if length != stride or address != origin or (at - begin) % stride:
+                self._open(buffer[begin:at], stride, origin)
+                begin, stride, origin = at, length, address
             at += size
-        opener.flush(self._write)
+        self._open(buffer[begin:at], stride, origin)
+        self._opener.flush(self._write)
+
+    def _open(self, octets: memoryview, stride: int, origin: tuple[object, ...]) -> None:
+        if not octets:
+            return
+        remote = self._remotes.get(origin) or self._remember(origin)
+        outputs = self._opener.open(octets, stride, remote, self.plane, _now(), self._write)
+        if outputs:
+            self._report(outputs)
 
     def _remember(self, address: tuple[object, ...]) -> Endpoint:
         if len(self._remotes) >= REMOTES:

@@ -26,7 +26,7 @@ def asked(selectors: Iterable[Selector]) -> tuple[tuple[TrafficSelector, ...], t
 
 def _from_network(network: IPNetwork, protocol: int, port: int) -> TrafficSelector:
     first, last = (port, port) if port else (0, LAST_PORT)
-    return TrafficSelector(protocol, first, last, network[0], network[-1])
+    return TrafficSelector(protocol, first, last, network.network_address, network.broadcast_address)
 
 
 def narrow(local: Sequence[AnySelector], remote: Sequence[AnySelector], allowed: Iterable[Selector]) -> Selector:
@@ -65,11 +65,14 @@ def _common_network(network: IPNetwork, asked_for: TrafficSelector) -> IPNetwork
     if network.version != asked_for.first_address.version:
         return None
     # Of one family by now, so as integers.
-    first = max(int(network[0]), int(asked_for.first_address))
-    last = min(int(network[-1]), int(asked_for.last_address))
+    lowest, highest = int(network.network_address), int(network.broadcast_address)
+    first = max(lowest, int(asked_for.first_address))
+    last = min(highest, int(asked_for.last_address))
     if first > last:
         return None
-    family = type(network[0])
+    if (first, last) == (lowest, highest):
+        return network
+    family = type(network.network_address)
     prefixes: Iterable[IPNetwork] = summarize_address_range(family(first), family(last))
     return min(prefixes, key=lambda prefix: prefix.prefixlen)
 

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from struct import Struct
 from typing import Self
@@ -100,7 +101,7 @@ class UdpSocket:
                 local = IPv6Address(IN6_PKTINFO.unpack(value)[0])
             elif (level, kind) == (socket.IPPROTO_UDP, UDP_GRO):
                 segment = INT.unpack(value)[0]
-        remote = Endpoint(_address(sender), sender[1])
+        remote = Endpoint(_address(sender[0]), sender[1])
         return Received(Endpoint(local, self.port), remote, data, segment)
 
     def send(self, local: IPAddress, remote: Endpoint, parts: Iterable[bytes], segment: int = 0) -> None:
@@ -161,9 +162,10 @@ def _bind_error(refused: OSError, version: int, port: int) -> OSError:
     return OSError(refused.errno, f"{where}: {refused.strerror}")
 
 
-def _address(sender: tuple[str, int]) -> IPAddress:
+@lru_cache(4096)
+def _address(host: str) -> IPAddress:
     # A link-local sender comes as fe80::1%eth0; the scope is ours, not part of the address.
-    host = sender[0].partition("%")[0]
+    host = host.partition("%")[0]
     return IPv6Address(host) if ":" in host else IPv4Address(host)
 
 

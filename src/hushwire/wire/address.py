@@ -2,6 +2,7 @@
 
 from abc import ABC
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ def address_from_octets(octets: bytes) -> IPAddress:
     raise ValueError(f"an address has 4 or 16 octets, not {len(octets)}")
 
 
+@lru_cache(4096)
 def host_network(address: IPAddress) -> IPNetwork:
     """The prefix that holds one address only: /32 or /128."""
     if isinstance(address, IPv4Address):
