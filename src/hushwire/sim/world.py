@@ -13,6 +13,9 @@ from hushwire.wire.address import Endpoint, IPAddress
 EPOCH = 1_800_000_000.0
 """Wall time at which every world begins, in seconds since 1970."""
 
+MOST_EVENTS = 1_000_000
+"""In one world: a storm of messages that feeds itself is not waited for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Weather:
@@ -67,9 +70,13 @@ class World:
         self.chance = random.Random(seed)
         self.zone = Zone()
         self.time = 0.0
+        self.events = 0
+        """Things that have happened."""
         self.stations: list[Station] = []
         self.wire: list[Frame] = []
         """Everything ever sent, in order."""
+        self.remarks: list[tuple[float, str]] = []
+        """What was done to the world from outside, and when."""
         self.fate: Callable[[Frame], int] | None = None
         """Decides how many copies of a frame arrive, in place of the weather."""
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
@@ -84,11 +91,18 @@ class World:
         self._scheduled += 1
         heappush(self._heap, (self.time + seconds, self._scheduled, action))
 
+    def remark(self, text: str) -> None:
+        """Say what is being done from outside."""
+        self.remarks.append((self.time, text))
+
     def run(self, seconds: float) -> None:
         """Let time pass; it jumps from event to event."""
         end = self.time + seconds
         while self._heap and self._heap[0][0] <= end:
             self.time, _, action = heappop(self._heap)
+            self.events += 1
+            if self.events > MOST_EVENTS:
+                raise Violation(f"no end of events at {self.time:.3f}")
             action()
         self.time = end
 
