@@ -60,6 +60,9 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
     response = await Request(ExchangeType.IKE_AUTH, payloads)
     try:
         proof = await _prove_responder(sa, entry, agreed, response)
+    except PeerRefused:
+        # It has forgotten us: there is nobody to be told.
+        raise
     except Rejected as failure:
         # RFC 7296 s2.21.2: the responder takes us for established, so it is told.
         await Request(ExchangeType.INFORMATIONAL, [Notify(failure.notify)])
