@@ -47,6 +47,12 @@ peer.sendall(sys.argv[2].encode() * int(sys.argv[3]))
 peer.shutdown(socket.SHUT_WR)
 print(peer.recv(100).decode())
 """
+THROW = """
+import socket, sys
+sock = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+for datagram in sys.argv[2:]:
+    sock.sendto(bytes.fromhex(datagram), (sys.argv[1], 4500))
+"""
 
 
 @dataclass
@@ -268,6 +274,33 @@ def test_nothing_leaves_without_an_sa(hosts: tuple[Host, Host], tmp_path: Path) 
     with Capture(bob, tmp_path / "clear.pcap") as capture:
         assert "2 received" in alice.run(*ping)
         assert CANARY[:16] in capture.octets()
+
+
+def test_any_datagrams_leave_the_worker_standing(hosts: tuple[Host, Host]) -> None:
+    """Empty, short, of equal and of other lengths, for an SPI that is known and for one that is not."""
+    alice, bob = hosts
+    protect(alice, bob)
+    bob.bypass()
+    spi = (0x2000).to_bytes(4, "big")
+    datagrams = [
+        b"",
+        b"",
+        b"",
+        b"\xff",
+        b"\xff",
+        spi,
+        spi + bytes(30),
+        spi + bytes(60),
+        bytes(60),
+        spi * 15,
+        b"",
+        spi * 300,
+    ]
+    bob.run(sys.executable, "-c", THROW, str(alice.address), *(datagram.hex() for datagram in datagrams * 3))
+    assert alice.tell(
+        InstallPolicy(5, Policy(Selector.between(bob.address, bob.address), Direction.OUT, Action.BLOCK, 9))
+    )
+    assert alice.worker.poll() is None
 
 
 def test_the_worker_ends_with_its_channel(hosts: tuple[Host, Host]) -> None:

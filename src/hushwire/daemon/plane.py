@@ -125,6 +125,8 @@ class Worker:
             except OSError as error:
                 self._lose(error)
                 break
+            if not size:  # An empty datagram has no pieces to count.
+                continue
             length = _INT.unpack_from(control[0][2])[0] if control else size
             if length != stride or address != origin or (at - begin) % stride:
                 self._open(buffer[begin:at], stride, origin)
