@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 demo_packages="python3-venv ca-certificates libunbound8 dns-root-data iproute2 iputils-ping ethtool kmod procps
     util-linux uidmap nftables knot knot-dnsutils curl"
 test_packages="linux-libc-dev user-mode-linux charon-systemd strongswan-swanctl libcharon-extra-plugins
-    libstrongswan-extra-plugins openiked tshark tcpdump iperf3"
+    libstrongswan-standard-plugins libstrongswan-extra-plugins openiked tshark tcpdump iperf3"
 # The services in them.  They are only ever run by the tests, so they shall start neither now nor at the next boot.
 services="knot strongswan openiked"
 

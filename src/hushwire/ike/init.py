@@ -31,6 +31,8 @@ from hushwire.wire.registry import CertEncoding, HashID, KeID, NotifyType
 if TYPE_CHECKING:
     from hushwire.ike.sa import IkeSA
 
+RAW_ENCODINGS = (CertEncoding.RAW_PUBLIC_KEY, CertEncoding.OPENIKED_ECDSA, CertEncoding.RAW_RSA_KEY)
+"""Forms of a bare key, in falling preference."""
 MOST_COOKIES = 3
 """Cookies taken in one attempt: a server under load asks once, a forger for ever (ATTACKS row 13)."""
 
@@ -103,6 +105,11 @@ def _nat_notifies(sa: "IkeSA") -> list[Notify]:
     return nat.notifies(sa.spi_i, sa.spi_r, sa.local, sa.remote, pretend)
 
 
+def key_requests() -> list[CertificateRequest]:
+    """One for each form of a bare key: some peers send theirs only to who asks for just that form."""
+    return [CertificateRequest(encoding, b"") for encoding in RAW_ENCODINGS]
+
+
 def _hash_algorithms() -> Notify:
     octets = b"".join(hash_id.to_bytes(2) for hash_id in sorted(SUPPORTED_HASHES))
     return Notify(NotifyType.SIGNATURE_HASH_ALGORITHMS, octets)
@@ -145,6 +152,7 @@ def _complete(
 
 
 def _settle_nat(sa: "IkeSA", detected: nat.Nat | None) -> None:
+    sa.behind_nat = detected is not None and detected.local
     if sa.host.settings.encapsulate:
         if detected is None:
             raise Rejected(NotifyType.NO_PROPOSAL_CHOSEN, "the peer cannot do ESP in UDP, which our plane needs")
@@ -194,7 +202,7 @@ async def respond(sa: "IkeSA", message: Message) -> None:
         KeyExchange(ke.group, share.public),
         Nonce(nr),
         *(_nat_notifies(sa) if detected is not None else ()),
-        CertificateRequest(CertEncoding.RAW_PUBLIC_KEY, b""),
+        *key_requests(),
     ]
     hashes = _hashes(message)
     if hashes is not None:

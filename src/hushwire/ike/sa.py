@@ -33,6 +33,7 @@ from hushwire.wire.cursor import DecodeError
 from hushwire.wire.message import Header, Message, read_payloads, sealed_prefix, write_message, write_payloads
 from hushwire.wire.payload import Encrypted, Notify, Payload, Unknown
 from hushwire.wire.registry import ExchangeType, NotifyType
+from hushwire.wire.udp import KEEPALIVE
 
 
 class Timer(Enum):
@@ -42,6 +43,7 @@ class Timer(Enum):
     REKEY = auto()
     EXPIRE = auto()
     CHILDREN = auto()
+    KEEPALIVE = auto()
 
 
 class IkeSA:
@@ -61,6 +63,8 @@ class IkeSA:
         self.keys: IkeKeys
         """Both set by keyed(): an exchange that reads them before is a bug of ours, and raises."""
         self.nat = Nat()
+        self.behind_nat = False
+        """Whether a NAT of ours has a mapping to be kept alive; `nat` may only pretend."""
         self.peer: PadEntry | None = None
         """Who is meant to be there; proved only once `authenticated` is set."""
         self.authenticated: Authenticated | None = None
@@ -402,13 +406,15 @@ class IkeSA:
         self.established = now
         self._timers.stop(Timer.HALF_OPEN)
         self._arm(Timer.LIVENESS, now + settings.liveness)
+        if self.behind_nat:
+            self._arm(Timer.KEEPALIVE, now + settings.keepalive)
         self._arm(Timer.REKEY, now + self.host.jitter(settings.ike_lifetime))
         self._arm(Timer.EXPIRE, now + 1.1 * settings.ike_lifetime)
 
     def heir(self, *, initiator: bool) -> "IkeSA":
         """A new IKE SA with the same peer; whoever began the rekey is its original initiator (RFC 7296 s2.18)."""
         new = IkeSA(self.host, self.local, self.remote, initiator=initiator)
-        new.nat, new.peer = self.nat, self.peer
+        new.nat, new.behind_nat, new.peer = self.nat, self.behind_nat, self.peer
         return new
 
     def first_contact(self) -> None:
@@ -424,7 +430,7 @@ class IkeSA:
     def replaced(self) -> None:
         """Another IKE SA has taken the children; this one waits to be deleted, but not for ever."""
         self._advance(Input.REPLACED)
-        for timer in (Timer.REKEY, Timer.CHILDREN, Timer.LIVENESS):
+        for timer in (Timer.REKEY, Timer.CHILDREN, Timer.LIVENESS, Timer.KEEPALIVE):
             self._timers.stop(timer)
         self._arm(Timer.EXPIRE, self.host.now.monotonic + sum(self.host.settings.retransmit))
 
@@ -541,6 +547,10 @@ class IkeSA:
                     self.close("the peer proved nothing in time")
                 case Timer.LIVENESS:
                     self._check_liveness()
+                case Timer.KEEPALIVE:
+                    # RFC 3948 s4: one octet, to keep the NAT's mapping; nobody answers it.
+                    self._transmit(KEEPALIVE)
+                    self._arm(Timer.KEEPALIVE, self.host.now.monotonic + self.host.settings.keepalive)
                 case Timer.REKEY:
                     self.rekey()
                 case Timer.EXPIRE:

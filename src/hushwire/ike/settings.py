@@ -55,6 +55,8 @@ class Settings:
     """Of silence from the peer, before we ask whether it is there (RFC 7296 s2.4)."""
     retransmit: tuple[float, ...] = field(default=(0.5, 1.0, 2.0, 4.0, 8.0, 8.0))
     """Waits before each retransmission, and after the last before we give up."""
+    keepalive: float = 20.0
+    """Between the octets that keep a NAT's mapping (RFC 3948 s4)."""
     half_open: float = 10.0
     """Life of an IKE SA whose peer has not yet proved anything."""
     cookie_threshold: int = 30
