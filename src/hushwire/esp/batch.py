@@ -68,7 +68,7 @@ class Sealer:
                     send(guess.near, guess.far, octets[start:at], stride)
                 start = at = stride = 0
                 packet = bytes(head[VNET:]) + bytes(octets[begin : begin + max(size, 0)])
-                self._one(bool(head[0] or head[1]), packet[: header + size], send, plane, now, outputs)
+                self._one(bool(head[0] or head[1]), packet[: max(header + size, 0)], send, plane, now, outputs)
                 guess, header, lead = self._aim()
                 head = self._headers[: VNET + header]
                 continue

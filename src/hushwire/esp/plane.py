@@ -294,7 +294,7 @@ class Plane:
         outputs.append(Transmit(sa.near, sa.far, _sealed(sa, packet, inner)))
         return outputs
 
-    def ready(self, sa: Outbound, now: Now, outputs: list[Output]) -> bool:
+    def _ready(self, sa: Outbound, now: Now, outputs: list[Output]) -> bool:
         """Whether an SA at one of its marks may seal once more."""
         sequences_used_up = sa.exhausted()
         self._grow(sa, now, outputs)
@@ -307,7 +307,7 @@ class Plane:
         for sa in reversed(self._carriers.get(policy.reqid, ())[:]):
             if sa.sa.mode is not policy.mode or not sa.carries(flow):
                 continue
-            if (sa.packets < sa.packets_mark and sa.octets < sa.octets_mark) or self.ready(sa, now, outputs):
+            if (sa.packets < sa.packets_mark and sa.octets < sa.octets_mark) or self._ready(sa, now, outputs):
                 return sa
         return None
 
