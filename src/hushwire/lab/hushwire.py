@@ -54,6 +54,14 @@ class Hushwire:
     def __exit__(self, *exception: object) -> None:
         self._end()
 
+    def restart(self, key: PrivateKey | None = None) -> None:
+        """Stop it as an administrator would, and start it again, with another key if one is given."""
+        self._end()
+        if key is not None:
+            self.key = key
+            (self.folder / "host.key").write_bytes(key.write_pem().expose())
+        self.__enter__()
+
     def status(self) -> dict[str, Any]:
         """What `hushwire status --json` says."""
         body = ask(self.control, {"command": "status"}, START)["body"]
