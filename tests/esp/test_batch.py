@@ -273,3 +273,20 @@ def test_what_was_admitted_is_looked_at_again_after_a_change(kit: SimpleNamespac
     bob.install(InstallPolicy(5, kit.policy(kit.received(sa), Action.BLOCK)), kit.NOW)
     assert open_all(kit, bob, seal(kit, alice, packets)) == []
     assert bob.counters == {Cause.IN_BLOCK: 3}
+
+
+def test_padding_behind_a_tunnelled_packet(kit: SimpleNamespace) -> None:
+    """RFC 4303 s2.7: it is cut off; a length that lies is counted, also in a flow that was admitted."""
+    sa = kit.make_sa(mode=Mode.TUNNEL)
+    bob, sender = kit.plane_with(kit.received(sa)), kit.plane_with(sa)._outbound[SAName(sa.spi, kit.BOB)]
+    packet = kit.udp(kit.ALICE, kit.BOB)
+    written: list[bytes] = []
+    for inner in (packet, packet + bytes(50), packet[:-1]):
+        frame = bytearray(sender.transform.sealed_length(len(inner)))
+        frame[16 : 16 + len(inner)] = inner
+        sender.seal(memoryview(frame), len(inner), 4)
+        tun = Tun()
+        Opener().open(memoryview(frame), len(frame), sender.near, bob, kit.NOW, tun.write)
+        written += tun.written
+    assert written == [bytes(10) + packet] * 2
+    assert bob.counters == {Cause.IN_HEADER: 1}

@@ -165,9 +165,9 @@ class Opener:
             sa, next_header, payload = opened
             if sa.tunnel:
                 self.flush(write)
-                inner = plane.admit(sa, payload)
-                if inner is not None:
-                    write([_PLAIN, payload[: inner.length]])
+                length = self._admitted_length(sa, payload, plane)
+                if length:
+                    write([_PLAIN, payload[:length]])
             elif next_header == 6 and len(payload) >= 20:
                 self._tcp(sa, payload, plane, write)
             else:
@@ -240,6 +240,21 @@ class Opener:
         if key is not None:
             plane.remember(key)
         return True
+
+    def _admitted_length(self, sa: Inbound, packet: memoryview, plane: Plane) -> int:
+        """Octets of an inner packet that is let in, without the padding that may follow it; 0 if it is not."""
+        flow = flow_key(packet)
+        key = (sa.sa.spi, *flow) if flow else None
+        if key is None or key not in plane.admitted:
+            inner = plane.admit(sa, packet)
+            if inner is not None and key is not None:
+                plane.remember(key)
+            return inner.length if inner else 0
+        length: int = packet[2] << 8 | packet[3] if packet[0] == 0x45 else 40 + (packet[4] << 8 | packet[5])
+        if 24 <= length <= len(packet):
+            return length
+        plane.counters[Cause.IN_HEADER] += 1
+        return 0
 
     def _write_one(self, sa: Inbound, next_header: int, payload: memoryview, write: Write) -> None:
         """A packet by itself.  The kernel sums TCP and UDP anew (RFC 3948 s3.1.2)."""
