@@ -12,7 +12,7 @@ from hushwire.ike import init, report
 from hushwire.ike.child import ChildSA
 from hushwire.ike.errors import PeerMisbehaved, PeerRefused, PlaneRefused, Rejected, Unauthorized
 from hushwire.ike.informational import disown
-from hushwire.ike.init import Agreed
+from hushwire.ike.init import RAW_ENCODINGS, Agreed
 from hushwire.ike.negotiation import Wanted, answer_request, assemble, request_payloads, take_response
 from hushwire.ike.proof import Authenticated, authentication, prove
 from hushwire.ike.traps import Authorize, Install, Request, Respond
@@ -28,13 +28,10 @@ from hushwire.wire.payload import (
     Payload,
     SecurityAssociation,
 )  # fmt: skip
-from hushwire.wire.registry import CertEncoding, ExchangeType, NotifyType, PrfID
+from hushwire.wire.registry import ExchangeType, NotifyType, PrfID
 
 if TYPE_CHECKING:
     from hushwire.ike.sa import IkeSA
-
-RAW_ENCODINGS = (CertEncoding.RAW_PUBLIC_KEY, CertEncoding.OPENIKED_ECDSA, CertEncoding.RAW_RSA_KEY)
-"""Forms of a bare key, in falling preference."""
 
 
 async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
@@ -50,7 +47,7 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
     payloads: list[Payload] = [
         identity,
         *_certificates(entry, host.settings.key, agreed),
-        CertificateRequest(CertEncoding.RAW_PUBLIC_KEY, b""),
+        *(init.key_requests() if entry.psk is None else ()),
         IDr(entry.identity.type, entry.identity.data),
         auth,
         *request_payloads(sa, wanted, spi_in, with_ke=False),

@@ -106,8 +106,10 @@ def _nat_notifies(sa: "IkeSA") -> list[Notify]:
 
 
 def key_requests() -> list[CertificateRequest]:
-    """One for each form of a bare key: some peers send theirs only to who asks for just that form."""
-    return [CertificateRequest(encoding, b"") for encoding in RAW_ENCODINGS]
+    """What has a peer send its bare key.  OpenIKED knows nothing of RFC 7670, and asked for ECDSA sends RSA as well."""
+    return [
+        CertificateRequest(encoding, b"") for encoding in (CertEncoding.RAW_PUBLIC_KEY, CertEncoding.OPENIKED_ECDSA)
+    ]
 
 
 def _hash_algorithms() -> Notify:
