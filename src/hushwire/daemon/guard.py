@@ -4,30 +4,33 @@ The node parses what strangers send, so it may be theirs one day.  It may tighte
 configured rule already permits clear.  What the guard lets through is within these bounds whatever the node says.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from hushwire.config import Config, Rule
-from hushwire.crypto.suite import can_encrypt
+from hushwire.crypto.suite import can_encrypt, encr_key_length, integ_key_length
 from hushwire.events import DeletePolicy, DeleteSA, InstallPolicy, InstallSA
 from hushwire.names.binding import why_not_a_peer
-from hushwire.peer import REQID_BASE, group_rules
+from hushwire.peer import PROTECT_PRIORITY, REQID_BASE, group_rules, narrowness
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.sad import SA, Direction, Mode, SAName
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy
 from hushwire.timers import Now
-from hushwire.wire.address import IPAddress
+from hushwire.wire.address import IPAddress, host_network
 
 Request = InstallSA | DeleteSA | InstallPolicy | DeletePolicy
 
 MOST_PEERS = 1 << 16
 """Peers of one host: as many reqids are its own."""
-LONGEST_LIFE = 25 * 3600
-"""Seconds that an SA may be asked to live."""
-PRIORITIES = range(100, 1001)
-"""Those of the node's policies; above and below are the guard's own."""
+MOST_POLICIES = MOST_SAS = 1 << 17
+"""Of each: what the kernel's memory is to bear."""
+WIDEST_WINDOW = 4096
+"""Packets of a replay window."""
 RATE, BURST = 2000.0, 8000.0
 """Requests a second, and at once."""
+
+NAMED_LATER = (Rule("a peer that hushwire connect named"),)
+"""The rules of such a peer: they permit nothing but protection between two hosts."""
 
 
 class Forbidden(Exception):
@@ -35,13 +38,20 @@ class Forbidden(Exception):
 
 
 class Guard:
-    """A reference monitor: judge() returns or raises Forbidden; done() tells it what came of a request."""
+    """A reference monitor: judge() returns or raises Forbidden; done() tells it what came of a request.
+
+    It outlives the node, since a new one may be as bad as the last.
+    """
 
     def __init__(self, config: Config) -> None:
         self._groups = group_rules(config.rules)
+        self._longest_life = 2 * config.esp.lifetime
+        self._nat_port = config.host.nat_port
         self._own: Collection[IPAddress] = ()
         self._sas: set[SAName] = set()
-        self._policies: dict[tuple[Selector, Direction], Policy] = {}
+        self._policies: set[tuple[Selector, Direction]] = set()
+        self._held: set[tuple[Selector, Direction]] = set()
+        """Those of the policies that a rule which permits no clear has asked for once.  They stay for good."""
         self._tokens = BURST
         self._filled = 0.0
 
@@ -55,12 +65,22 @@ class Guard:
         self._own = frozenset(own)
 
     def adopt(self, policy: Policy) -> None:
-        """A policy that an earlier run of ours left standing."""
-        self._policies[policy.selector, policy.direction] = policy
+        """A policy that an earlier run of ours left standing.  Which rule it was for is not known, so it stays."""
+        self._policies.add((policy.selector, policy.direction))
+        self._held.add((policy.selector, policy.direction))
 
-    def judge(self, request: Request, now: Now) -> None:
+    def forget_sas(self) -> None:
+        """The plane has none of them any more."""
+        self._sas.clear()
+
+    def pace(self, now: Now) -> float:
+        """Count one request.  Seconds to let pass before it is judged: to refuse it might leave a peer in clear."""
+        self._tokens = min(BURST, self._tokens + (now.monotonic - self._filled) * RATE) - 1
+        self._filled = now.monotonic
+        return max(0.0, -self._tokens / RATE)
+
+    def judge(self, request: Request) -> None:
         """Raise Forbidden unless the request is within bounds."""
-        self._spend(now)
         match request:
             case InstallSA(_, sa):
                 self._judge_sa(sa)
@@ -70,101 +90,129 @@ class Guard:
             case InstallPolicy(_, policy):
                 self._judge_policy(policy)
             case DeletePolicy(selector, direction):
-                self._judge_deletion(selector, direction)
+                if (selector, direction) not in self._policies:
+                    raise Forbidden(f"the policy for {selector} is not ours to delete")
+                if (selector, direction) in self._held:
+                    raise Forbidden(f"no rule permits clear for {selector}")
 
     def done(self, request: Request) -> None:
-        """The plane did what was asked."""
+        """The plane does, or did, what was asked."""
         match request:
             case InstallSA(_, sa):
                 self._sas.add(SAName(sa.spi, sa.destination))
             case DeleteSA(name):
                 self._sas.discard(name)
             case InstallPolicy(_, policy):
-                self._policies[policy.selector, policy.direction] = policy
+                self._policies.add((policy.selector, policy.direction))
+                rules = self._rules_of(policy.reqid) if policy.action is Action.PROTECT else NAMED_LATER
+                if any(rule.below is not Action.CLEAR for rule in rules):
+                    self._held.add((policy.selector, policy.direction))
             case DeletePolicy(selector, direction):
-                self._policies.pop((selector, direction), None)
-
-    def _spend(self, now: Now) -> None:
-        self._tokens = min(BURST, self._tokens + (now.monotonic - self._filled) * RATE)
-        self._filled = now.monotonic
-        if self._tokens < 1:
-            raise Forbidden("too many requests")
-        self._tokens -= 1
+                self._policies.discard((selector, direction))
 
     def _judge_sa(self, sa: SA) -> None:
-        self._judge_reqid(sa.reqid)
-        ours = sa.source if sa.direction is Direction.OUT else sa.destination
-        theirs = sa.destination if sa.direction is Direction.OUT else sa.source
-        if ours not in self._own:
-            raise Forbidden(f"an SA of {ours}, which is no address of this host")
-        self._judge_remote(theirs)
+        rules = self._rules_of(sa.reqid)
+        out = sa.direction is Direction.OUT
+        ours, theirs = (sa.source, sa.destination) if out else (sa.destination, sa.source)
+        self._judge_ends(ours, theirs, rules)
+        if all(rule.mode is not sa.mode for rule in rules):
+            raise Forbidden(f"an SA in {sa.mode.value} mode")
+        if not (_one_family(sa.selector) and any(scope.covers(sa.selector) for scope in self._scopes(rules, theirs))):
+            raise Forbidden(f"an SA for {sa.selector}")
+        if sa.mode is Mode.TRANSPORT and not Selector.between(ours, theirs).covers(sa.selector):
+            raise Forbidden(f"an SA between {ours} and {theirs} for {sa.selector}")
         if not 255 < sa.spi < 1 << 32:
             raise Forbidden(f"SPI {sa.spi:#x}")
-        if not can_encrypt(sa.suite.encr, sa.suite.key_bits, sa.suite.integ):
-            raise Forbidden(f"an SA with {sa.suite}")
-        if not 0 < sa.lifetime.hard_seconds <= LONGEST_LIFE:
-            raise Forbidden(f"an SA that lives {sa.lifetime.hard_seconds} s")
-        if not sa.suite.esn and not 0 < sa.lifetime.hard_packets < 1 << 32:
-            # RFC 4303 s3.3.3: a sequence number must not come round.
-            raise Forbidden("an SA of 32-bit sequence numbers without a limit of packets")
-        if not sa.replay_window:
-            raise Forbidden("an SA without a replay window")
-        if sa.direction is Direction.IN and SAName(sa.spi, sa.destination) in self._sas:
+        self._judge_suite(sa)
+        if sa.encapsulation is not None:
+            ports = (sa.encapsulation.source_port, sa.encapsulation.destination_port)
+            near, far = ports if out else ports[::-1]
+            if near != self._nat_port or not 0 < far < 1 << 16:
+                raise Forbidden(f"ESP in UDP between our port {near} and {far}")
+        if SAName(sa.spi, sa.destination) in self._sas:
             # Its keys again would be its nonces again (DESIGN.md law 5).
             raise Forbidden(f"SA {sa.spi:08x} stands already")
+        if len(self._sas) >= MOST_SAS:
+            raise Forbidden(f"more than {MOST_SAS} SAs")
+
+    def _judge_suite(self, sa: SA) -> None:
+        """Keys, limits and window: what would weaken an SA, or what a plane could not take."""
+        suite, life = sa.suite, sa.lifetime
+        if not can_encrypt(suite.encr, suite.key_bits, suite.integ):
+            raise Forbidden(f"an SA with {suite}")
+        lengths = encr_key_length(suite.encr, suite.key_bits), integ_key_length(suite.integ)
+        if (len(sa.encr_key), len(sa.integ_key)) != lengths:
+            raise Forbidden(f"an SA with {suite} and keys of {len(sa.encr_key)} and {len(sa.integ_key)} octets")
+        if not 0 <= life.soft_seconds <= life.hard_seconds <= self._longest_life or not life.hard_seconds:
+            raise Forbidden(f"an SA that lives {life.hard_seconds} s")
+        amounts = (life.soft_bytes, life.hard_bytes, life.soft_packets, life.hard_packets)
+        if not all(0 <= amount < 1 << 64 for amount in amounts):
+            raise Forbidden("an SA with limits that are no numbers of octets or packets")
+        if not suite.esn and not 0 < life.hard_packets < 1 << 32:
+            # RFC 4303 s3.3.3: a sequence number must not come round.
+            raise Forbidden("an SA of 32-bit sequence numbers without a limit of packets")
+        if not 0 < sa.replay_window <= WIDEST_WINDOW:
+            raise Forbidden(f"an SA with a replay window of {sa.replay_window}")
+        if not 0 <= sa.acquire < 1 << 32:
+            raise Forbidden(f"an SA for Acquire {sa.acquire}")
 
     def _judge_policy(self, policy: Policy) -> None:
-        if policy.priority not in PRIORITIES:
-            raise Forbidden(f"a policy of priority {policy.priority}")
+        selector = policy.selector
         if policy.action is Action.CLEAR:
-            raise Forbidden(f"clear for {policy.selector}")
-        if policy.action is Action.BLOCK:
-            self._judge_scope(policy.selector, None)
-            return
-        rules = self._judge_reqid(policy.reqid)
-        self._judge_scope(policy.selector, rules)
-        if (policy.mode is Mode.TUNNEL) != (policy.tunnel is not None):
-            raise Forbidden("a tunnel without end points, or end points without a tunnel")
-        if policy.tunnel is not None and policy.tunnel[0] not in self._own:
-            raise Forbidden(f"a tunnel from {policy.tunnel[0]}, which is no address of this host")
+            raise Forbidden(f"clear for {selector}")
+        # With any other a policy would come before, or behind, one that the configuration puts elsewhere.
+        if policy.priority != PROTECT_PRIORITY - narrowness(selector):
+            raise Forbidden(f"a policy of priority {policy.priority} for {selector}")
+        rules = self._rules_of(policy.reqid) if policy.action is Action.PROTECT else NAMED_LATER
+        self._judge_scope(selector, rules)
+        if policy.action is Action.PROTECT:
+            if all(rule.mode is not policy.mode for rule in rules):
+                raise Forbidden(f"a policy in {policy.mode.value} mode")
+            if (policy.mode is Mode.TUNNEL) != (policy.tunnel is not None):
+                raise Forbidden("a tunnel without end points, or end points without a tunnel")
+            if policy.tunnel is not None:
+                self._judge_ends(*policy.tunnel, rules)
+        if len(self._policies) >= MOST_POLICIES and (selector, policy.direction) not in self._policies:
+            raise Forbidden(f"more than {MOST_POLICIES} policies")
 
-    def _judge_deletion(self, selector: Selector, direction: Direction) -> None:
-        policy = self._policies.get((selector, direction))
-        if policy is None:
-            raise Forbidden(f"the policy for {selector} is not ours to delete")
-        rules = self._rules_of(policy.reqid)
-        if rules is None or any(rule.below is not Action.CLEAR for rule in rules):
-            raise Forbidden(f"no rule permits clear for {selector}")
-
-    def _judge_reqid(self, reqid: int) -> tuple[Rule, ...] | None:
-        if not REQID_BASE < reqid <= REQID_BASE + MOST_PEERS:
-            raise Forbidden(f"reqid {reqid:#x}, which is not ours")
-        return self._rules_of(reqid)
-
-    def _rules_of(self, reqid: int) -> tuple[Rule, ...] | None:
-        """The rules of a configured peer; None for one that `hushwire connect` named."""
+    def _rules_of(self, reqid: int) -> tuple[Rule, ...]:
+        """The rules of a peer by its number, which a configured one or one that `hushwire connect` named may have."""
         number = reqid - REQID_BASE
-        return self._groups[number - 1] if 0 < number <= len(self._groups) else None
+        if not 0 < number <= MOST_PEERS:
+            raise Forbidden(f"reqid {reqid:#x}, which is not ours")
+        return self._groups[number - 1] if number <= len(self._groups) else NAMED_LATER
 
-    def _judge_scope(self, selector: Selector, rules: tuple[Rule, ...] | None) -> None:
-        """Hosts, or the networks that a tunnel's rule names.  To break other traffic is an attack, too."""
-        for rule in rules or ():
-            if selector.remote in rule.remote_networks or selector.local in rule.local_networks:
-                return
-        if selector.remote.prefixlen != selector.remote.max_prefixlen:
-            raise Forbidden(f"a policy for all of {selector.remote}")
-        if selector.local.network_address not in self._own or selector.local.prefixlen != selector.local.max_prefixlen:
-            raise Forbidden(f"a policy of {selector.local}, which is no address of this host")
+    def _judge_scope(self, selector: Selector, rules: tuple[Rule, ...]) -> None:
+        """Exactly what a rule says, between two hosts or its networks.  To break other traffic is an attack, too."""
         remote = selector.remote.network_address
-        self._judge_remote(remote)
-        for rule in rules or ():
-            if rule.require is Assurance.TRUSTED and remote not in _places(rule):
-                raise Forbidden(f"a policy for {remote}, where {rule.peer} is not")
+        if not _one_family(selector) or selector not in self._scopes(rules, remote):
+            raise Forbidden(f"a policy for {selector}")
+        if not any(selector.remote in rule.remote_networks for rule in rules):
+            self._judge_remote(remote, rules)
 
-    def _judge_remote(self, remote: IPAddress) -> None:
+    def _scopes(self, rules: tuple[Rule, ...], remote: IPAddress) -> Iterator[Selector]:
+        """The selectors that the rules come to for a peer at `remote`."""
+        for rule in rules:
+            for local in rule.local_networks or map(host_network, self._own):
+                for far in rule.remote_networks or (host_network(remote),):
+                    if local.version == far.version:
+                        yield Selector(local, far, rule.protocol, rule.local_port, rule.remote_port)
+
+    def _judge_ends(self, ours: IPAddress, theirs: IPAddress, rules: tuple[Rule, ...]) -> None:
+        if ours not in self._own or ours.version != theirs.version:
+            raise Forbidden(f"{ours} to {theirs}: the first is no address of this host, or of another family")
+        self._judge_remote(theirs, rules)
+
+    def _judge_remote(self, remote: IPAddress, rules: tuple[Rule, ...]) -> None:
         reason = why_not_a_peer(remote, self._own)
         if reason is not None:
             raise Forbidden(f"{remote} is {reason}")
+        if rules[0].require is Assurance.TRUSTED and remote not in _places(rules[0]):
+            raise Forbidden(f"{remote}, where {rules[0].peer} is not")
+
+
+def _one_family(selector: Selector) -> bool:
+    return selector.local.version == selector.remote.version
 
 
 def _places(rule: Rule) -> tuple[IPAddress, ...]:

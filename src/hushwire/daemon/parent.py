@@ -18,17 +18,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from cryptography.hazmat.backends import default_backend
 
 from hushwire.config import Config, PlaneChoice
 from hushwire.crypto.keys import PublicKey
 from hushwire.daemon import control, keeper, keyfile, node, plane, planes, resolver
-from hushwire.daemon.channel import EFFECTS, EVENTS, Channel, ChannelClosed, pair, vocabulary
+from hushwire.daemon.channel import EFFECTS, EVENTS, Channel, ChannelClosed, ChannelError, pair, vocabulary
 from hushwire.daemon.guard import Forbidden, Guard, Request
 from hushwire.daemon.log import Log
 from hushwire.daemon.unbound import Configuration, UnboundError
-from hushwire.events import Refused, Stop
+from hushwire.events import Notice, Refused, Stop
 from hushwire.linux import sandbox
 from hushwire.linux.kernel import esp_warning, has_esp
 from hushwire.linux.netlink import NetlinkError
@@ -51,6 +52,8 @@ STEADY = 60.0
 
 SETUP = vocabulary((keeper.Ready, keeper.Unusable))
 """What a child tells the parent before it serves."""
+REQUESTS = vocabulary(get_args(Request))
+"""What the node asks of the parent; it has no other word."""
 
 
 class CannotStart(Exception):
@@ -98,8 +101,10 @@ class Parent:
         # What is there now stays: no collection need look at it again, nor a child copy its pages for that.
         gc.collect()
         gc.freeze()
+        self._guard = Guard(config)
         with Xfrm() as xfrm:
-            self._found = planes.found_policies(xfrm)
+            for policy in planes.found_policies(xfrm):
+                self._guard.adopt(policy)
             for policy in planes.base_policies(config):
                 xfrm.install_policy(policy)
 
@@ -115,6 +120,12 @@ class Parent:
                 self._generation(children, first)
             except ChannelClosed:
                 pass
+            except ChannelError as error:
+                self._log.line(f"! a process said what it has no word for: {error}")
+            except CannotStart as error:
+                if first:
+                    raise
+                self._log.line(f"! {error}")
             finally:
                 self._end(children)
             first = False
@@ -229,7 +240,7 @@ class Parent:
         if first:
             self._confine_self()
         self._log.line(f"{host.name} runs, {driven.name} plane")
-        self._serve(children, Channel(parent_node, EFFECTS), driven)
+        self._serve(children, Channel(parent_node, REQUESTS), driven)
 
     def _start_plane(self, children: Children) -> planes.Plane:
         if self._open.tun is None or self._open.barrier is None:
@@ -305,9 +316,7 @@ class Parent:
     # --- serving ---
 
     def _serve(self, children: Children, to_node: Channel, driven: planes.Plane) -> None:
-        guard = Guard(self._config)
-        for policy in self._found:
-            guard.adopt(policy)
+        guard = self._guard
         watch = AddressWatch()
         asked: dict[int, Request] = {}
         poll = selectors.DefaultSelector()
@@ -340,25 +349,29 @@ class Parent:
                         return
             finally:
                 driven.flush(guard.sas)
+                guard.forget_sas()
 
     def _from_node(self, to_node: Channel, driven: planes.Plane, guard: Guard, asked: dict[int, Request]) -> None:
-        now = Now(time.monotonic(), time.time())
-        while requests := to_node.receive():
-            answers: list[planes.News] = []
-            for request in requests:
-                number = getattr(request, "request", 0)
-                try:
-                    guard.judge(request, now)
-                except Forbidden as error:
-                    self._log.line(f"! guard: refused {type(request).__name__}: {error}")
-                    answers.append(Refused(number, f"guard: {error}"))
-                    continue
-                if number:
-                    asked[number] = request
-                else:
-                    guard.done(request)
-                answers += driven.perform(request)
-            self._answer(to_node, guard, asked, answers)
+        """One packet of requests, so that whoever sends many does not keep us from all else."""
+        answers: list[planes.News] = []
+        for request in to_node.receive():
+            time.sleep(guard.pace(Now(time.monotonic(), time.time())))
+            number = getattr(request, "request", 0)
+            try:
+                if number in asked:
+                    raise Forbidden(f"number {number} again")
+                guard.judge(request)
+            except Forbidden as error:
+                fields = (("request", type(request).__name__), ("reason", str(error)))
+                self._log.notice(Notice("guard.refused", fields, grave=True), time.monotonic())
+                answers.append(Refused(number, f"guard: {error}"))
+                continue
+            if number:
+                asked[number] = request
+            else:
+                guard.done(request)
+            answers += driven.perform(request)
+        self._answer(to_node, guard, asked, answers)
 
     def _from_plane(self, to_node: Channel, driven: planes.Plane, guard: Guard, asked: dict[int, Request]) -> None:
         self._answer(to_node, guard, asked, driven.news())
