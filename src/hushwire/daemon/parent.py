@@ -278,6 +278,7 @@ class Parent:
             for number in (signal.SIGTERM, signal.SIGINT):
                 # A terminal's Ctrl-C goes to all; the parent ends us by closing our channels.
                 signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+            Path("/proc/self/comm").write_text(f"hushwire:{name}")
             _close_all_but({sock.fileno() for sock in keep} | set(more or ()))
             body()
             status = 0

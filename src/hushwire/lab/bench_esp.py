@@ -1,9 +1,9 @@
 """How fast ESP is: iperf3's TCP between two hosts of the lab, through whatever pair of daemons protects them.
 
-python -m hushwire.lab.bench_esp [--rounds N] [--seconds S]
+AES-256-GCM in UDP, everything on the same processors, the pairs in turn.  With `offloads` the hosts' interfaces pass
+bursts whole, as veth does; without, every datagram crosses the wire by itself, as on a real network.
 """
 
-import argparse
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from statistics import median
 
+from hushwire.lab.hushwire import pinned
 from hushwire.lab.namespaces import Topology, end
 from hushwire.lab.peer import Mode, eventually, introduced
 from hushwire.lab.strongswan import Esp, StrongSwan
@@ -27,13 +28,18 @@ class Throughput:
     rounds: tuple[float, ...]
     """Gbit/s that arrived, of each round."""
 
+    @property
+    def middle(self) -> float:
+        """The median, in Gbit/s."""
+        return median(self.rounds)
+
     def __str__(self) -> str:
-        return f"{self.name:30} {median(self.rounds):6.2f} Gbit/s ({min(self.rounds):.2f} to {max(self.rounds):.2f})"
+        return f"{self.name:30} {self.middle:6.2f} Gbit/s ({min(self.rounds):.2f} to {max(self.rounds):.2f})"
 
 
-def measure(name: str, protected: Protected, rounds: int = 5, seconds: int = 2) -> Throughput:
-    """TCP from alice to bob, `rounds` times, each for `seconds`, with hosts whose interfaces offload."""
-    with Topology(("alice", "bob"), offloads=True) as topology:
+def measure(name: str, protected: Protected, rounds: int = 5, seconds: int = 2, *, offloads: bool = True) -> Throughput:
+    """TCP from alice to bob, `rounds` times, each for `seconds`."""
+    with Topology(("alice", "bob"), offloads=offloads) as topology:
         topology.bridge()
         with protected(topology):
             return Throughput(name, tuple(gbit_per_second(topology, seconds) for _ in range(rounds)))
@@ -72,18 +78,32 @@ def strongswan_userspace(topology: Topology) -> Iterator[None]:
         yield
 
 
-PAIRS: dict[str, Protected] = {"clear": nothing, "strongSwan kernel-libipsec": strongswan_userspace}
+@contextmanager
+def hushwire_userspace(topology: Topology) -> Iterator[None]:
+    """hushwire's userspace plane: AES-256-GCM over TUN and UDP."""
+    ours, theirs = introduced(topology["alice"], topology["bob"])
+    with (
+        pinned(topology["bob"], theirs, plane="userspace"),
+        pinned(topology["alice"], ours, plane="userspace") as alice,
+    ):
+        alice.initiate()
+        yield
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="hushwire.lab.bench_esp")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=2)
-    options = parser.parse_args()
-    for name, protected in PAIRS.items():
-        print(measure(name, protected, options.rounds, options.seconds), flush=True)
+PAIRS: dict[str, Protected] = {
+    "clear": nothing,
+    "hushwire userspace plane": hushwire_userspace,
+    "strongSwan kernel-libipsec": strongswan_userspace,
+}
 
 
-if __name__ == "__main__":
-    main()
+def compare(
+    rounds: int, seconds: int, *, offloads: bool, tell: Callable[[str], None] = lambda line: None
+) -> dict[str, Throughput]:
+    """Every pair in turn, `rounds` times."""
+    found: dict[str, list[float]] = {name: [] for name in PAIRS}
+    for number in range(1, rounds + 1):
+        for name, protected in PAIRS.items():
+            found[name] += measure(name, protected, 1, seconds, offloads=offloads).rounds
+        tell(f"round {number} of {rounds}: " + ", ".join(f"{name} {rates[-1]:.2f}" for name, rates in found.items()))
+    return {name: Throughput(name, tuple(rates)) for name, rates in found.items()}

@@ -13,7 +13,7 @@ from hushwire.crypto.keys import KeyKind, PrivateKey, PublicKey
 from hushwire.crypto.secret import Secret
 from hushwire.daemon.control import ControlError, ask
 from hushwire.lab.namespaces import Host, end
-from hushwire.lab.peer import Connection, Mode, PeerChildSA, PeerIkeSA, Proposal, eventually
+from hushwire.lab.peer import DEFAULT, Connection, Mode, PeerChildSA, PeerIkeSA, Proposal, eventually
 
 START = 30.0
 """Seconds until it must answer: in a User-Mode Linux kernel, Python is slow to start."""
@@ -155,12 +155,7 @@ control = "{{folder}}/control"
 state = "{{folder}}"
 plane = "{plane}"
 
-[ike]
-proposals = ["{_words(connection.ike, prf=True)}"]
-
-[esp]
-proposals = ["{_words(connection.esp, pfs=connection.rekey_pfs)}"]
-{more}
+{_proposals(connection)}{more}
 [[rule]]
 peer = "{connection.remote_id}"
 address = "{connection.remote}"
@@ -176,6 +171,12 @@ mode = "{connection.mode.value}"
     elif connection.remote_key is not None:
         (made.folder / "peer.pem").write_bytes(_public_pem(connection.remote_key))
     return made
+
+
+def _proposals(connection: Connection) -> str:
+    ike = "" if connection.ike == DEFAULT else f'[ike]\nproposals = ["{_words(connection.ike, prf=True)}"]\n'
+    esp = connection.esp
+    return ike if esp == DEFAULT else f'{ike}[esp]\nproposals = ["{_words(esp, pfs=connection.rekey_pfs)}"]\n'
 
 
 def _words(proposal: Proposal, *, prf: bool = False, pfs: bool = True) -> str:

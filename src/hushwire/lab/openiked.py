@@ -14,7 +14,7 @@ from typing import Self
 
 from hushwire.crypto.keys import KeyKind, PrivateKey, PublicKey
 from hushwire.lab.namespaces import Host, end
-from hushwire.lab.peer import Connection, PeerChildSA, PeerIkeSA, Proposal, eventually
+from hushwire.lab.peer import DEFAULT, Connection, PeerChildSA, PeerIkeSA, Proposal, eventually
 
 
 class OpenIked:
@@ -127,7 +127,7 @@ class OpenIked:
             f'ikev2 "ike{number}" {"active" if active else "passive"} {connection.mode.value} esp',
             f"from {local_traffic} to {remote_traffic}",
             f"local {connection.local} peer {connection.remote}",
-            f"ikesa {_ike_words(connection.ike)} childsa {_esp_words(connection.esp, connection.rekey_pfs)}",
+            f"{_ike_words(connection.ike)} {_esp_words(connection.esp, connection.rekey_pfs)}",
             f"srcid {connection.local_id} dstid {connection.remote_id} {self._lifetimes}",
         )
         secret = "" if isinstance(connection.key, PrivateKey) else f" psk 0x{connection.key.expose().hex()}"
@@ -166,14 +166,18 @@ _CHILD_SA = re.compile(
 
 
 def _ike_words(proposal: Proposal) -> str:
+    if proposal == DEFAULT:
+        return ""
     auth = f"auth {_WORDS[proposal.integ]} " if proposal.integ else ""
-    return f"{auth}enc {_WORDS[proposal.encr]} prf {_WORDS[proposal.prf]} group {_WORDS[proposal.ke]}"
+    return f"ikesa {auth}enc {_WORDS[proposal.encr]} prf {_WORDS[proposal.prf]} group {_WORDS[proposal.ke]}"
 
 
 def _esp_words(proposal: Proposal, pfs: bool) -> str:
+    if proposal == DEFAULT:
+        return ""
     auth = f"auth {_WORDS[proposal.integ]} " if proposal.integ else ""
     group = f" group {_WORDS[proposal.ke]}" if pfs else ""
-    return f"{auth}enc {_WORDS[proposal.encr]}{group} {'esn' if proposal.esn else 'noesn'}"
+    return f"childsa {auth}enc {_WORDS[proposal.encr]}{group} {'esn' if proposal.esn else 'noesn'}"
 
 
 _WORDS = {

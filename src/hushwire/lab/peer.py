@@ -36,6 +36,10 @@ class Proposal:
     """Of the Child SA: extended sequence numbers."""
 
 
+DEFAULT = Proposal("default")
+"""What a daemon proposes and takes when nobody told it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
     """All that a daemon is told of one peer."""

@@ -18,7 +18,7 @@ from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
 from hushwire.lab.capture import EspDecryption, IkeDecryption
 from hushwire.lab.namespaces import Host, end
-from hushwire.lab.peer import Connection, Mode, PeerChildSA, PeerIkeSA, Proposal, eventually
+from hushwire.lab.peer import DEFAULT, Connection, Mode, PeerChildSA, PeerIkeSA, Proposal, eventually
 
 
 class Esp(Enum):
@@ -226,10 +226,14 @@ def _child_sa(child: dict[str, Any]) -> PeerChildSA:
 
 
 def _ike_words(proposal: Proposal) -> str:
+    if proposal == DEFAULT:
+        return "default"
     return "-".join(filter(None, (proposal.encr, proposal.integ, f"prf{proposal.prf}", proposal.ke)))
 
 
 def _esp_words(proposal: Proposal, pfs: bool) -> str:
+    if proposal == DEFAULT:
+        return "default"
     esn = "esn" if proposal.esn else "noesn"
     return "-".join(filter(None, (proposal.encr, proposal.integ, proposal.ke if pfs else None, esn)))
 
