@@ -46,8 +46,8 @@ from hushwire.names.name import BadName, host_name
 from hushwire.peer import Peer, group_rules
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
-from hushwire.policy.selector import Flow
-from hushwire.policy.spd import Action
+from hushwire.policy.sad import Direction
+from hushwire.policy.selector import Flow, Selector
 from hushwire.timers import NEVER, Now
 from hushwire.wire.address import IPAddress
 
@@ -97,6 +97,8 @@ class Node:
         self._effects: list[Effect] = []
         self._parked: list[tuple[Peer, report.AuthorizationWanted]] = []
         """Peers who wait for us to have looked up their name."""
+        self._installing: dict[int, tuple[Peer, tuple[Selector, Direction]]] = {}
+        """Policies asked for and not yet confirmed, by request number."""
         self._begun = False
         for rules in group_rules(config.rules):
             self._add(rules)
@@ -122,9 +124,11 @@ class Node:
             case Signed():
                 self.ike.signed(event, now)
             case Installed():
+                self._policy_answered(event)
                 self.ike.installed(event, now)
             case Refused():
                 self._notice("refused", ("reason", event.reason), grave=True)
+                self._policy_answered(event)
                 self.ike.installed(event, now)
             case Answered():
                 self._answered(event, now)
@@ -185,12 +189,12 @@ class Node:
             self._sync(peer)
             for sa in self.ike.of_peer(peer.identity):
                 self._check_standing(peer, sa, now)
-        if isinstance(change.after if change else None, Unbound):
-            self._answer_connects(peer, False, str(change.after) if change else "")
+        if peer.lookup is not None and peer.lookup.binding is None and not peer.lookup.asking:
+            self._answer_connects(peer, False, str(peer.lookup.unbound))
         for parked in [parked for parked in self._parked if parked[0] is peer]:
             self._parked.remove(parked)
             self._authorize(peer, parked[1], now)
-        if change is not None and (peer.connects or peer.starts_by_itself):
+        if change is not None and peer.addresses and (peer.connects or peer.starts_by_itself):
             self._start(peer, now)
 
     def _tell_change(self, change: Change) -> None:
@@ -230,14 +234,43 @@ class Node:
     def _sync(self, peer: Peer) -> None:
         """Install what ought to stand and does not; loosen only where the rule permits clear (DESIGN.md section 3)."""
         desired = peer.desired(self._own)
+        peer.refused = False
         for key, policy in desired.items():
-            if peer.policies.get(key) != policy:
-                self._effects.append(InstallPolicy(next(self._numbers), policy))
+            if peer.policies.get(key) != policy and self._may_have(peer, key):
+                number = next(self._numbers)
+                self._effects.append(InstallPolicy(number, policy))
+                self._installing[number] = peer, key
                 peer.policies[key] = policy
-        for key in peer.policies.keys() - desired.keys():
-            if peer.rule.below is Action.CLEAR:
+        if peer.may_loosen:
+            for key in peer.policies.keys() - desired.keys():
                 self._effects.append(DeletePolicy(*key))
                 del peer.policies[key]
+
+    def _may_have(self, peer: Peer, key: tuple[Selector, Direction]) -> bool:
+        """Two names at one address never share a policy (law 2): the second is refused.
+
+        Unless nobody answers for the first: a name must not block another by naming its address (ATTACKS row 37).
+        """
+        holder = next((other for other in self._peers if other is not peer and key in other.policies), None)
+        if holder is None or holder.yields_to(peer):
+            if holder is not None:
+                del holder.policies[key]
+            peer.contested.discard(key)
+            return True
+        if key not in peer.contested:
+            peer.contested.add(key)
+            self._notice(
+                "name.contested", ("name", peer.name), ("holder", holder.name), ("at", str(key[0])), grave=True
+            )
+        return False
+
+    def _policy_answered(self, event: Installed | Refused) -> None:
+        """What the guard or the plane refused does not stand: it is asked for again when next there is reason to."""
+        asked = self._installing.pop(event.request, None)
+        if asked is not None and isinstance(event, Refused):
+            peer, key = asked
+            peer.policies.pop(key, None)
+            peer.refused = True
 
     # --- packets and peers ---
 
@@ -290,9 +323,14 @@ class Node:
                 far = rule.remote_networks[0][0] if rule.remote_networks else remote
                 near = rule.local_networks[0][0] if rule.local_networks else local
                 flow = Flow(near, far, rule.protocol, rule.local_port, rule.remote_port)
-                peer.not_before = max(peer.not_before, now.monotonic + 1.0)
                 self._protect(peer, flow, 0, now)
-                return
+                break
+        if self._busy_with(peer):
+            return
+        # Nothing was begun, and so nothing will end: without this the deadline would stay in the past.
+        if peer.not_before <= now.monotonic:
+            peer.failed(f"no way from {', '.join(map(str, self._own)) or 'no address'} to {peer.name}", now.monotonic)
+        self._answer_connects(peer, False, f"{peer.name}: {peer.last_failure}")
 
     # --- what IKE tells ---
 
@@ -304,6 +342,7 @@ class Node:
                         self._authorization_wanted(item, identity, now)
                     case report.Established(sa):
                         self._tell("ike.established", sa, ("suite", str(sa.suite)), ("level", str(_level(sa))))
+                        self._established(sa, now)
                     case report.Replaced(_, new):
                         self._tell("ike.rekeyed", new)
                     case report.ChildUp(sa, child):
@@ -346,6 +385,12 @@ class Node:
         else:
             self.ike.authorized(wanted.request, entry, now)
 
+    def _established(self, sa: IkeSA, now: Now) -> None:
+        """What the DNS said when it began may have been taken back meanwhile."""
+        peer = self._peer_of(sa)
+        if peer is not None and peer.lookup is not None:
+            self._check_standing(peer, sa, now)
+
     def _peer_of(self, sa: IkeSA) -> Peer | None:
         if sa.peer is None:
             return None
@@ -355,9 +400,9 @@ class Node:
     def _child_up(self, sa: IkeSA) -> None:
         peer = self._peer_of(sa)
         if peer is not None:
-            first = not peer.reached
+            unsettled = peer.refused or not peer.reached
             peer.succeeded()
-            if first:
+            if unsettled:
                 self._sync(peer)
             self._answer_connects(peer, True, f"{peer.name} at {sa.remote.address} is {_level(sa)}, {sa.suite}")
 
@@ -367,6 +412,9 @@ class Node:
             if not sa.authenticated or sa.state is not State.CLOSED:
                 peer.failed(reason, now.monotonic)
                 self._notice("peer.failed", ("peer", peer.name), ("reason", reason), grave=True)
+                for other in self._peers:
+                    if other.contested:
+                        self._sync(other)
             self._answer_connects(peer, False, f"{peer.name}: {reason}")
 
     # --- commands ---

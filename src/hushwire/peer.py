@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from hushwire.config import Rule, Start
 from hushwire.crypto.keys import PublicKey
+from hushwire.events import Outcome
 from hushwire.ike.negotiation import Wanted
 from hushwire.names.lookup import NameLookup
 from hushwire.policy.assurance import Assurance
@@ -39,6 +40,10 @@ class Peer:
     """The keeper's name of the key that we share with it."""
     policies: dict[tuple[Selector, Direction], Policy] = field(default_factory=dict)
     """What was last asked to be installed."""
+    refused: bool = False
+    """One of its policies was refused since they were last asked for."""
+    contested: set[tuple[Selector, Direction]] = field(default_factory=set)
+    """Policies that another peer has, who was first."""
     reached: bool = False
     """Whether the level that the rules require was ever reached; it never sinks silently after that."""
     failures: int = 0
@@ -128,6 +133,22 @@ class Peer:
                         policy = Policy(selector, direction, Action.PROTECT, priority, self.reqid, rule.mode, tunnel)
                         found[selector, direction] = policy
         return found
+
+    @property
+    def may_loosen(self) -> bool:
+        """Whether a policy that is no longer wanted may go, so that packets leave in clear.
+
+        Law 3: not because of an error, nor of records that are not signed; only a signed statement may lead there.
+        """
+        if self.rule.below is not Action.CLEAR:
+            return False
+        if self.lookup is None or self.lookup.binding is not None:
+            return True
+        return self.lookup.unbound is not None and self.lookup.unbound.outcome is Outcome.DENIED
+
+    def yields_to(self, other: "Peer") -> bool:
+        """Whether a policy of ours is rather the other's, who names the same address."""
+        return not self.reached and (other.reached or self.failures > 0)
 
     def failed(self, why: str, now: float) -> None:
         """An attempt failed: wait longer before the next."""
