@@ -4,7 +4,6 @@ It parses what strangers send, so it holds nothing: no capability, no key, no fi
 """
 
 import itertools
-import os
 import selectors
 import socket
 import time
@@ -39,16 +38,6 @@ BURST = 64
 """Datagrams taken from a socket before others have their turn."""
 COMMANDS_FROM = 1 << 62
 """Numbers of commands begin here, out of the way of the Node's own."""
-
-
-class SystemEntropy:
-    """The operating system's, so that no fork, restart or snapshot repeats it (DESIGN.md law 5)."""
-
-    def public(self, count: int) -> bytes:
-        return os.urandom(count)
-
-    def private(self, count: int) -> bytes:
-        return os.urandom(count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from hushwire.config import Config, PlaneChoice
 from hushwire.crypto.keys import PublicKey
 from hushwire.daemon import control, keeper, keyfile, node, plane, planes, resolver
 from hushwire.daemon.channel import EFFECTS, EVENTS, Channel, ChannelClosed, ChannelError, pair, vocabulary
+from hushwire.daemon.entropy import SystemEntropy
 from hushwire.daemon.guard import Forbidden, Guard, Request
 from hushwire.daemon.log import Log
 from hushwire.daemon.unbound import Configuration, UnboundError
@@ -163,7 +164,7 @@ class Parent:
             if esp:
                 tun = Tun("hushwire%d", mtu=planes.TUN_MTU)
                 with Routes() as routes:
-                    routes.change_link(tun.index, up=True)
+                    routes.change_link(tun.index, up=True, queue=planes.TUN_QUEUE)
                 barrier = planes.Barrier(tun, (host.port, host.nat_port), ipv6=ipv6)
             listener = control.listen(Path(host.control))
         except (OSError, NetlinkError) as error:
@@ -222,7 +223,7 @@ class Parent:
                 Channel(node_parent, EVENTS), Channel(node_keeper, EVENTS), Channel(node_resolver, EVENTS),
                 self._open.ike, self._open.control,
             )  # fmt: skip
-            mind = Node(config, secrets, self._plane_name, node.SystemEntropy())
+            mind = Node(config, secrets, self._plane_name, SystemEntropy())
             node.main(mind, others, host.nat_port, Log("node"), partial(self._confine, "node", False))
 
         descriptors = [node_parent, node_keeper, node_resolver, self._open.control]

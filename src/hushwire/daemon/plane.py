@@ -16,6 +16,7 @@ from functools import partial
 from ipaddress import ip_address
 
 from hushwire.daemon.channel import Channel, ChannelClosed
+from hushwire.daemon.entropy import SystemEntropy
 from hushwire.esp.batch import LARGEST, Buffer, Opener, Sealer
 from hushwire.esp.plane import Bypass, Output, Plane, Transmit
 from hushwire.timers import NEVER, Now
@@ -34,16 +35,6 @@ REMOTES = 1 << 12
 """Remote ends a cache holds before it is emptied."""
 SEGMENT_CONTROL = socket.CMSG_SPACE(4)
 _INT = struct.Struct("=i")
-
-
-class SystemEntropy:
-    """The operating system's."""
-
-    def public(self, count: int) -> bytes:
-        return os.urandom(count)
-
-    def private(self, count: int) -> bytes:
-        return os.urandom(count)
 
 
 def main(tun: int, udp: Sequence[int], channel: int) -> None:

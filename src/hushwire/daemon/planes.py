@@ -51,6 +51,8 @@ LAST_METRIC = 1 << 20
 """Behind every route into the TUN."""
 TUN_MTU = 1400
 """Octets: with UDP, ESP and its trailer it fits the 1,500 of the path, in IPv4 and IPv6."""
+TUN_QUEUE = 4000
+"""Packets that wait for the plane worker: at the usual 500, one TCP stream overruns it."""
 NEIGHBOUR_DISCOVERY = range(133, 138)
 """ICMPv6 types without which no IPv6 host is reached at all (RFC 4861 s4); ESP could not carry them (RFC 4301 s5)."""
 ICMPV6 = 58

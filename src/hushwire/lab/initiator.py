@@ -14,7 +14,7 @@ import msgspec
 
 from hushwire.crypto.auth import Scheme, sign
 from hushwire.crypto.keys import PrivateKey, PublicKey
-from hushwire.daemon.node import SystemEntropy
+from hushwire.daemon.entropy import SystemEntropy
 from hushwire.events import Datagram, Installed, InstallSA, Send, Sign, Signed
 from hushwire.ike import report
 from hushwire.ike.endpoint import Endpoint

@@ -93,10 +93,15 @@ class Routes:
         (found,) = self._netlink.request(RTM_GETLINK, body, f"find device {name}")
         return _read_link(found)
 
-    def change_link(self, index: int, *, up: bool | None = None, mtu: int = 0, gso_max_segments: int = 0) -> None:
-        """Change what is given.  `gso_max_segments` bounds how many packets one super-packet stands for."""
+    def change_link(
+        self, index: int, *, up: bool | None = None, mtu: int = 0, gso_max_segments: int = 0, queue: int = 0
+    ) -> None:
+        """Change what is given.
+
+        `gso_max_segments` bounds how many packets one super-packet stands for; `queue`, how many packets wait to leave.
+        """
         body = LINK.pack(0, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP)
-        for kind, value in ((IFLA_MTU, mtu), (IFLA_GSO_MAX_SEGS, gso_max_segments)):
+        for kind, value in ((IFLA_MTU, mtu), (IFLA_TXQLEN, queue), (IFLA_GSO_MAX_SEGS, gso_max_segments)):
             if value:
                 body += attribute(kind, U32.pack(value))
         self._netlink.request(RTM_NEWLINK, body, f"change device {index}")
@@ -296,7 +301,7 @@ RTM_NEWLINK, RTM_GETLINK, RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 16, 18, 20, 21
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE, RTM_NEWRULE, RTM_DELRULE = 24, 25, 26, 32, 33
 RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR = 5, 9
 IFF_UP = 1
-IFLA_IFNAME, IFLA_MTU, IFLA_GSO_MAX_SEGS = 3, 4, 40
+IFLA_IFNAME, IFLA_MTU, IFLA_TXQLEN, IFLA_GSO_MAX_SEGS = 3, 4, 13, 40
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 IFA_F_NODAD = 0x02
 IFA_F_UNUSABLE = 0x08 | 0x40
