@@ -43,7 +43,7 @@ from hushwire.wire.registry import IPProtocol, PrfID
 
 CANARY = b"canary-"
 """Begins every payload of an application: nobody may ever see it on the wire."""
-PORT = 7
+PORT = 40_000
 """UDP port of the applications."""
 SPINNING = 1000
 """Timeouts in one instant that are too many: a deadline that never goes away."""

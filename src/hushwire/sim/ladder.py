@@ -22,24 +22,26 @@ from hushwire.wire.payload import (
 )  # fmt: skip
 from hushwire.wire.registry import ExchangeType, ProtocolID
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 INDENT = 24 * " "
 """Before what the host on the right sends, as in the RFCs."""
 
 
 def ladder(world: World, left: Host, right: Host) -> str:
-    """Everything between two hosts, a line each: time, exchange and message ID, what was sent, and which way."""
+    """Everything between two hosts, a line each: time, IKE SA, exchange and message ID, payloads, and which way."""
     views = left.views | right.views
     lines = [f"{left.name}  -->  {right.name}"]
     events: list[tuple[float, str | Frame]] = [*world.remarks, *((frame.time, frame) for frame in world.wire)]
     seen: set[bytes] = set()
+    sas: dict[bytes, str] = {}
     for time, event in sorted(events, key=lambda event: event[0]):
         if isinstance(event, str):
             lines.append(f"{time:9.3f}  -- {event} --")
             continue
-        title, text = _told(event, views)
+        title, text = _told(event, views, sas)
         again = " (again)" if event.data in seen else ""
         seen.add(event.data)
-        lines.append(f"{time:9.3f}  {title:<17}{_drawn(text + again, event, left)}")
+        lines.append(f"{time:9.3f}  {title:<19}{_drawn(text + again, event, left)}")
     return "\n".join(lines) + "\n"
 
 
@@ -51,17 +53,19 @@ def _drawn(text: str, frame: Frame, left: Host) -> str:
     return f"{INDENT}{head.replace('>', '<')}--  {text}"
 
 
-def _told(frame: Frame, views: dict[tuple[bytes, bytes], IkeView]) -> tuple[str, str]:
+def _told(frame: Frame, views: dict[tuple[bytes, bytes], IkeView], sas: dict[bytes, str]) -> tuple[str, str]:
+    """Title and text.  `sas` gives each IKE SA a letter, by its initiator's SPI."""
     if frame.clear:
-        return "clear", f"{len(frame.data)} octets"
+        return "  clear", f"{len(frame.data)} octets"
     data = frame.data
     if frame.source.port == udp.NAT_PORT:
         if udp.classify(data) is udp.Traffic.ESP:
-            return f"ESP {esp.read_header(data).sequence}", f"{len(data)} octets"
+            return f"  ESP {esp.read_header(data).sequence}", f"{len(data)} octets"
         data = data[len(udp.NON_ESP_MARKER) :]
     message = read_message(data)
     header = message.header
-    title = f"{TITLES.get(header.exchange, header.exchange.name)} {header.message_id}"
+    letter = sas.setdefault(header.spi_i, LETTERS[len(sas) % len(LETTERS)])
+    title = f"{letter} {TITLES.get(header.exchange, header.exchange.name)} {header.message_id}"
     sealed = message.payloads[-1] if message.payloads else None
     if not isinstance(sealed, Encrypted):
         return title, ", ".join(["HDR", *_names(message, message.payloads)])

@@ -8,11 +8,11 @@ from hushwire.config import Config, Esp, Ike, Rule, Start
 from hushwire.config import Host as HostConfig
 from hushwire.config.proposal import esp_offer, ike_offer
 from hushwire.events import Connect, Disconnect, Outcome, Rekey, Status
-from hushwire.sim.check import Check, unsettled
+from hushwire.sim.check import unsettled
 from hushwire.sim.host import Host
+from hushwire.sim.pair import ALICE, BOB, pair
 from hushwire.sim.world import Violation, Weather, World
 
-ALICE, BOB = "alice.example", "bob.example"
 STORM = Weather(loss=0.2, duplication=0.1, delay=(0.005, 0.2), inside=0.003, refusal=0.01)
 CALM = Weather(delay=(0.005, 0.02), inside=0.001)
 
@@ -41,18 +41,12 @@ class Trial:
         # The story has its own stream, so that it stays the same while the code under test changes.
         self._chance = random.Random(f"story {seed}")
         self.world.zone.ttl = self._chance.randint(5, 60)
-        check = Check()
-        self.alice, self.bob = (
-            Host(self.world, self._config(name, peer), (address,), check)
-            for name, peer, address in ((ALICE, BOB, "192.0.2.1"), (BOB, ALICE, "198.51.100.1"))
-        )
-        self.hosts = (self.alice, self.bob)
+        self.hosts = self.alice, self.bob = pair(self.world, self._config(ALICE, BOB), self._config(BOB, ALICE))
 
     def run(self) -> None:
         """The whole story."""
         world, chance, plan = self.world, self._chance, self.plan
         for host, peer in ((self.alice, BOB), (self.bob, ALICE)):
-            host.publish()
             world.after(chance.choice((0.0, 0.0, chance.uniform(0, 5))), host.start)
             world.after(5.0, lambda host=host, peer=peer: host.talk(peer, chance.uniform(0.5, 3), plan.storm + 1e9))  # type: ignore[misc]
         for _ in range(chance.randint(0, plan.deeds)):
