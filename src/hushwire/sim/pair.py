@@ -7,14 +7,18 @@ from hushwire.sim.host import Host
 from hushwire.sim.world import World
 
 ALICE, BOB = "alice.example", "bob.example"
+IPV4, IPV6 = ("192.0.2.1", "198.51.100.1"), ("2001:db8:1::1", "2001:db8:2::1")
+"""Addresses of the two."""
 
 
-def pair(world: World, alice: Config | None = None, bob: Config | None = None) -> tuple[Host, Host]:
+def pair(
+    world: World, alice: Config | None = None, bob: Config | None = None, addresses: tuple[str, str] = IPV4
+) -> tuple[Host, Host]:
     """Alice and Bob, published but not started, under one Check."""
     check = Check()
     hosts = (
-        Host(world, alice or plain(ALICE, BOB), ("192.0.2.1",), check),
-        Host(world, bob or plain(BOB, ALICE), ("198.51.100.1",), check),
+        Host(world, alice or plain(ALICE, BOB), (addresses[0],), check),
+        Host(world, bob or plain(BOB, ALICE), (addresses[1],), check),
     )
     for host in hosts:
         host.publish()

@@ -8,9 +8,10 @@ from hushwire.config import Config, Esp, Ike, Rule, Start
 from hushwire.config import Host as HostConfig
 from hushwire.config.proposal import esp_offer, ike_offer
 from hushwire.events import Connect, Disconnect, Outcome, Rekey, Status
+from hushwire.policy.sad import Mode
 from hushwire.sim.check import unsettled
 from hushwire.sim.host import Host
-from hushwire.sim.pair import ALICE, BOB, pair
+from hushwire.sim.pair import ALICE, BOB, IPV4, IPV6, pair
 from hushwire.sim.world import Violation, Weather, World
 
 STORM = Weather(loss=0.2, duplication=0.1, delay=(0.005, 0.2), inside=0.003, refusal=0.01)
@@ -41,7 +42,10 @@ class Trial:
         # The story has its own stream, so that it stays the same while the code under test changes.
         self._chance = random.Random(f"story {seed}")
         self.world.zone.ttl = self._chance.randint(5, 60)
-        self.hosts = self.alice, self.bob = pair(self.world, self._config(ALICE, BOB), self._config(BOB, ALICE))
+        mode = self._chance.choice((Mode.TRANSPORT, Mode.TRANSPORT, Mode.TUNNEL))
+        configs = self._config(ALICE, BOB, mode), self._config(BOB, ALICE, mode)
+        addresses = self._chance.choice((IPV4, IPV6))
+        self.hosts = self.alice, self.bob = pair(self.world, *configs, addresses)
 
     def run(self) -> None:
         """The whole story."""
@@ -56,7 +60,7 @@ class Trial:
         world.run(plan.settle)
         self._judge()
 
-    def _config(self, name: str, peer: str) -> Config:
+    def _config(self, name: str, peer: str, mode: Mode) -> Config:
         chance = self._chance
         ike = Ike(
             (ike_offer(chance.choice(IKE_OFFERS)), ike_offer(IKE_OFFERS[0])),
@@ -69,7 +73,8 @@ class Trial:
             packets=chance.choice((60, 1 << 31)),
             replay_window=chance.choice((32, 1024)),
         )
-        return Config(HostConfig(name), ike=ike, esp=esp, rules=(Rule(peer, start=chance.choice(list(Start))),))
+        rule = Rule(peer, mode=mode, start=chance.choice(list(Start)))
+        return Config(HostConfig(name), ike=ike, esp=esp, rules=(rule,))
 
     # --- what is done ---
 
