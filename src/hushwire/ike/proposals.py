@@ -173,7 +173,7 @@ def choose_esp(
     for offer in offers:
         for proposal in proposals:
             offered = _Offered(proposal)
-            if proposal.protocol != ProtocolID.ESP or len(proposal.spi) != 4 or not offered.knows_only(
+            if proposal.protocol != ProtocolID.ESP or not _may_be_spi(proposal.spi) or not offered.knows_only(
                 TransformType.ENCR, TransformType.INTEG, TransformType.KE, TransformType.ESN
             ):  # fmt: skip
                 continue
@@ -198,6 +198,11 @@ def choose_esp(
             group = KeID(ke.id) if ke is not None else KeID.NONE
             return EspChoice(suite, group, Proposal(proposal.number, ProtocolID.ESP, proposal.spi, chosen))
     raise Rejected(NotifyType.NO_PROPOSAL_CHOSEN, "no ESP proposal in common")
+
+
+def _may_be_spi(spi: bytes) -> bool:
+    # RFC 4303 s2.1: 0 to 255 are reserved; and 0 in UDP would make an IKE message of an ESP packet (RFC 3948 s2.2).
+    return len(spi) == 4 and spi > b"\0\0\0\xff"
 
 
 def accepted_ike(offers: Sequence[IkeOffer], answer: Sequence[Proposal]) -> IkeChoice:
