@@ -27,7 +27,7 @@ from hushwire.lab import uml
 from hushwire.lab.frame import Kind
 from hushwire.lab.ladder import captured, esp_packet, ladder
 from hushwire.lab.medium import Report
-from hushwire.lab.namespaces import unprivileged
+from hushwire.lab.namespaces import end, unprivileged
 from hushwire.lab.stage import NOWHERE, Fetch, Stage
 
 IN_UML = 240.0
@@ -75,19 +75,31 @@ def run(plane: str, output: Path) -> int:
         raise CannotShow("this host lets ordinary users make no network namespaces; run the demo as root")
     if plane == "kernel" and not _kernel_has_esp(as_root):
         return _run_in_uml(command)
-    return main(command[3:]) if as_root else subprocess.run(unprivileged(command)).returncode
+    return _run_here(command if as_root else unprivileged(command))
+
+
+def _run_here(command: Sequence[str]) -> int:
+    """In a session of its own: a terminal's Ctrl-C comes to us alone, and the story ends in order."""
+    _be_ended_politely()
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, text=True)
+    try:
+        return process.wait()
+    finally:
+        end(process, patience=15)
 
 
 def _run_in_uml(command: Sequence[str]) -> int:
     if shutil.which(uml.KERNEL) is None:
         raise CannotShow("this kernel has no ESP; install user-mode-linux and kmod, or take --plane userspace")
+    _be_ended_politely()
     console = console_of_enough_width()
     console.print(
         "This kernel has no ESP: the demo boots one that has, User-Mode Linux.  It takes a minute.", soft_wrap=True
     )
-    look = {"COLUMNS": str(console.width)} | ({"FORCE_COLOR": "1"} if console.is_terminal else {})
+    # What the story needs for itself, it keeps in the booted kernel's memory: here an ordinary user may not own it.
+    seen = {"COLUMNS": str(console.width), "TMPDIR": "/dev/shm"} | ({"FORCE_COLOR": "1"} if console.is_terminal else {})
     try:
-        return uml.run(command, timeout=IN_UML, env={**os.environ, **look}).returncode
+        return uml.run(command, timeout=IN_UML, env={**os.environ, **seen}).returncode
     except (TimeoutError, uml.UmlFailed) as error:
         raise CannotShow(str(error)) from None
 
@@ -275,8 +287,7 @@ def hexdump(octets: bytes) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of the story itself."""
     plane, output = arguments or sys.argv[1:]
-    # To be ended politely is to take everything away.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    _be_ended_politely()
     console, start = console_of_enough_width(), monotonic()
     with Stage() as stage:
         demo = Demo(stage, console)
@@ -301,6 +312,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         style="bold green", soft_wrap=True,
     )  # fmt: skip
     return 0
+
+
+def _be_ended_politely() -> None:
+    """SIGTERM takes away all that was made, as the end of the story does."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def console_of_enough_width() -> Console:
