@@ -98,6 +98,8 @@ class Host:
         """Every IKE SA that this host ever had keys of."""
         self.installed: dict[tuple[int, IPAddress], list[SA]] = {}
         """Every SA that its plane ever held, by SPI and destination."""
+        self.full: Callable[[SA], bool] | None = None
+        """Decides which SAs the plane has no room for, in place of the weather."""
         self.notices: list[tuple[float, Notice]] = []
         self.replies: list[Reply] = []
         self.said: list[bytes] = []
@@ -197,7 +199,7 @@ class Host:
 
     def _request(self, request: Request) -> None:
         match request:
-            case InstallSA(number) if self.world.weather.refusal > self._chance():
+            case InstallSA(number, sa) if self._refuses(sa):
                 self._carry_out([Refused(number, "by the simulator's will")])
                 return
             case InstallSA(_, sa):
@@ -213,6 +215,11 @@ class Host:
                 outputs = self.plane.install(request, self.world.now)
         self._carry_out(outputs)
         self._arm()
+
+    def _refuses(self, sa: SA) -> bool:
+        if self.full is not None:
+            return self.full(sa)
+        return self.world.weather.refusal > self._chance()
 
     def _carry_out(self, outputs: list[Output]) -> None:
         for output in outputs:
