@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from hushwire.cli.lab import lab
 from hushwire.lab import demo
 from hushwire.lab.demo import Numbers, hexdump, wrongs
+from hushwire.lab.hushwire import Hushwire
+from hushwire.lab.stage import Stage
 
 GOOD = Numbers(
     esp_packets=60, clear_packets=0, canaries_seen=0, assurance="named", suite="IKE A, ESP B", plane="userspace",
@@ -56,6 +58,29 @@ def test_the_story_with_esp_in_the_kernel(tmp_path: Path) -> None:
 def test_without_the_right_to_administer_it_is_told_in_a_user_namespace(tmp_path: Path) -> None:
     # An ordinary user, but for what root needs to map itself, since not everybody may read a checkout of root.
     told("userspace", tmp_path, "setpriv", "--bounding-set=-all,+setfcap", "--inh-caps=-all")
+
+
+@pytest.mark.lab
+def test_when_what_hushwire_set_up_is_taken_away_the_relay_sees_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def undone(stage: Stage, daemon: Hushwire) -> None:
+        await_names(stage, daemon)
+        for command in (
+            "ip -4 rule delete priority 220", "ip -6 rule delete priority 220", "ip xfrm policy flush",
+            "nft flush ruleset",
+        ):  # fmt: skip
+            daemon.host.run(*command.split())
+
+    await_names = Stage.await_names
+    monkeypatch.setattr(Stage, "await_names", undone)
+    output = tmp_path / "demo.json"
+    assert demo.main(("userspace", str(output))) == 1
+    numbers = Numbers(**json.loads(output.read_text()))
+    assert numbers.canaries_seen > 10
+    assert numbers.clear_packets > 20
+    assert len(wrongs(numbers)) == 4
+    assert "Not as it should be" in capsys.readouterr().out
 
 
 def test_where_no_namespace_can_be_made_it_says_so_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,7 @@ class Demo:
         with self._step("a web server on bob"):
             stage.open_server()
         self._title("What the two know of each other", "All that anybody has configured, on alice and on bob:")
-        for daemon in (stage.at_alice, stage.at_bob):
+        for daemon in stage.daemons:
             self._quote(daemon.config.read_text())
         self._say("The rest is in the DNS.  What alice can find out there and validate:")
         trust = ("--anchor", str(stage.world.anchor_path), "--forward", stage.world.forward)
@@ -165,11 +165,11 @@ class Demo:
     def _start_hushwire(self) -> None:
         stage = self._stage
         self._title("hushwire starts", "It looks its peer up, validates what the DNS says, and sets its policy.")
-        for daemon in (stage.at_bob, stage.at_alice):
+        for daemon in reversed(stage.daemons):
             with self._step(f"hushwire on {daemon.host.name}"):
                 stage.start(daemon)
         with self._step("both know address and key of the other, and DNSSEC vouches for them"):
-            for daemon in (stage.at_alice, stage.at_bob):
+            for daemon in stage.daemons:
                 stage.await_names(daemon)
 
     def _encrypted(self) -> Fetch:
@@ -208,12 +208,14 @@ class Demo:
 
     def _what_the_relay_has(self) -> None:
         stage = self._stage
-        self._title("What the relay has", f"{stage.relay.report()} (the control's).")
-        packet = next(each.frame for each in captured(stage.relay.pcap) if each.frame.kind is Kind.ESP)
-        self._say("The first ESP packet, from its SPI on:")
-        self._quote(hexdump(esp_packet(packet)[:64]))
+        self._title("What the relay has", f"{stage.relay.report()}.")
+        for each in captured(stage.relay.pcap):
+            if each.frame.kind is Kind.ESP:
+                self._say("The first ESP packet, from its SPI on:")
+                self._quote(hexdump(esp_packet(each.frame)[:64]))
+                break
         seen = stage.seen(stage.hidden)
-        self._expect(not seen, f"{len(stage.hidden)} random words went by in requests, pages and pings; it saw {seen}")
+        self._expect(not seen, f"since then {len(stage.hidden)} random words went by, and it saw {seen} of them")
 
     def _kill_and_restart(self) -> None:
         stage = self._stage
@@ -235,13 +237,13 @@ class Demo:
         after, peer = self._stage.relay.report(), status["peers"][0]
         if after.missed:
             self.failed.append(f"the relay missed {after.missed} packets")
-        sa = peer["ike"][0]
+        suites = [f"IKE {sa['suite']}, ESP {child['suite']}" for sa in peer["ike"] for child in sa["children"]]
         return Numbers(
             esp_packets=after.count(Kind.ESP) - before.count(Kind.ESP),
             clear_packets=after.count(Kind.CLEAR) - before.count(Kind.CLEAR),
             canaries_seen=self._stage.seen(self._stage.hidden),
             assurance=peer["level"] or "clear",
-            suite=f"IKE {sa['suite']}, ESP {sa['children'][0]['suite']}",
+            suite=suites[0] if suites else "none",
             plane=status["plane"],
             first_byte_ms=round(first.first_byte, 1),
         )
@@ -287,7 +289,6 @@ def hexdump(octets: bytes) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of the story itself."""
     plane, output = arguments or sys.argv[1:]
-    _be_ended_politely()
     console, start = console_of_enough_width(), monotonic()
     with Stage() as stage:
         demo = Demo(stage, console)
@@ -297,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(f"\nThe demo broke off: {error}", style="bold red", soft_wrap=True)
             return 1
         failed = demo.failed + wrongs(numbers)
-        for daemon in (stage.at_alice, stage.at_bob) if failed else ():
+        for daemon in stage.daemons if failed else ():
             console.print(f"\nThe last words of hushwire on {daemon.host.name}:", style="bold")
             console.print("\n".join(daemon.log.read_text().splitlines()[-20:]), soft_wrap=True)
     Path(output).write_text(json.dumps(asdict(numbers), indent=2) + "\n")
@@ -337,4 +338,5 @@ def wrongs(numbers: Numbers) -> list[str]:
 
 
 if __name__ == "__main__":
+    _be_ended_politely()
     sys.exit(main())

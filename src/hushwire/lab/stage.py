@@ -19,7 +19,7 @@ from hushwire.lab.relay import Relay
 
 LOOKED_UP = 20.0
 """Seconds within which a signed name must have been found."""
-FETCH = 10.0
+FETCH = 20.0
 """Seconds within which a page must have come."""
 NOWHERE = 2.0
 """Seconds after which one that is not expected is given up."""
@@ -54,6 +54,11 @@ class Stage:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
+    @property
+    def daemons(self) -> tuple[Hushwire, Hushwire]:
+        """Alice's and bob's."""
+        return self.at_alice, self.at_bob
+
     def connect(self) -> None:
         """The hosts, and the relay between them."""
         self.topology = self._stack.enter_context(Topology())
@@ -69,7 +74,7 @@ class Stage:
             )
             for host, peer in ((self.alice, "bob.example"), (self.bob, "alice.example"))
         )
-        for daemon in (self.at_alice, self.at_bob):
+        for daemon in self.daemons:
             self._stack.callback(shutil.rmtree, daemon.folder)
             host = daemon.host
             self.world.publish(f"{host.name}.example", [host.v4, host.v6], [daemon.key.public])
