@@ -168,10 +168,10 @@ def test_what_a_peer_must_say_it_is() -> None:
 
 
 def test_every_word_of_a_proposal_can_be_computed() -> None:
-    known: dict[type, object] = {PrfID: PRF, IntegID: INTEG, KeID: KE, EsnID: EsnID}
+    known: dict[type, object] = {PrfID: PRF, IntegID: INTEG, KeID: {*KE, KeID.NONE}, EsnID: EsnID}
     assert all(bits in ENCR[encr].key_bits for encr, bits in CIPHERS.values())
     assert all(value in known[type(value)] for value in NUMBERS.values())  # type: ignore[operator]
-    assert {value for value in NUMBERS.values() if isinstance(value, KeID)} == set(KE)
+    assert {value for value in NUMBERS.values() if isinstance(value, KeID)} == known[KeID]
 
 
 def test_the_narrower_of_two_rules_may_stand_beside_the_wider() -> None:
@@ -243,6 +243,7 @@ def test_one_setting_is_wrong(text: str, mistake: str) -> None:
         ("aes256gcm16-sha256-prfsha256-x25519", 'protects integrity twice; leave out "sha256"'),
         ("aes256-aes256gcm16-sha256-prfsha256-x25519", "mixes ciphers"),
         ("aes256gcm16-prfsha256-x25519-esn", "speaks of sequence numbers"),
+        ("aes256gcm16-prfsha256-x25519-nopfs", "would have no key exchange"),
         ("aes256gcm16-prfsha256-modp1024", "'modp1024' is no algorithm here; there are aes128gcm16, "),
         ("aes256gcm16-prfsha256-x25519-x25519", 'says "x25519" twice'),
     ],

@@ -1,10 +1,12 @@
 """What other daemons were seen to want, in the lab's interop runs (RFC 7296 s3.6, s3.7)."""
 
+from dataclasses import replace
 from typing import Any
 
+from hushwire.ike.proposals import EspOffer
 from hushwire.wire.message import read_message
-from hushwire.wire.payload import Certificate, CertificateRequest
-from hushwire.wire.registry import CertEncoding
+from hushwire.wire.payload import Certificate, CertificateRequest, KeyExchange
+from hushwire.wire.registry import CertEncoding, EncrID, EsnID, IntegID, KeID
 
 
 def asked(payloads: Any) -> list[CertEncoding]:
@@ -28,3 +30,28 @@ def test_who_shares_a_key_asks_for_none(pair: Any) -> None:
     message = pair.open(sa, pair.seen[2][1].data)
     assert not asked(message.payloads)
     assert not message.one(Certificate)
+
+
+def test_strongswan_as_it_comes_rekeys_a_child_sa_without_key_exchange(make_pair: Any) -> None:
+    bare = EspOffer(((EncrID.AES_CBC, 128),), (IntegID.HMAC_SHA2_256_128,), (EsnID.NO_ESN,))
+    pair = make_pair(bob={"esp_offers": (bare,)})
+    pair.initiate()
+    pair.deliver()
+    for me in (pair.alice, pair.bob):
+        before = pair.alice.child.spi_in
+        me.endpoint.rekey(me.sa, pair.now, ike=False)
+        pair.deliver()
+        assert pair.alice.child.spi_in != before
+        pair.agree()
+    # Where it has a group of ours, a fresh exchange it is.
+    with_group = replace(bare, ke=(KeID.CURVE25519,))
+    pair = make_pair(bob={"esp_offers": (with_group,)})
+    pair.initiate()
+    pair.deliver()
+    pair.alice.endpoint.rekey(pair.alice.sa, pair.now, ike=False)
+    pair.collect()
+    (_, request), *_ = pair.wire
+    pair.deliver()
+    assert pair.open(pair.alice.sa, request.data).one(KeyExchange)
+    answers = [pair.open(pair.alice.sa, send.data) for name, send in pair.seen[-3:] if name == "bob"]
+    assert any(answer.one(KeyExchange) for answer in answers)

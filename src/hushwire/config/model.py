@@ -81,7 +81,8 @@ class Esp:
 
     proposals: tuple[EspOffer, ...] = ESP_OFFERS
     """What we offer and take, best first, each a string such as "aes256gcm16-x25519-esn".  The key exchanges are for
-    rekeying (RFC 7296 s1.3.1).  Without "esn" or "noesn", 64-bit sequence numbers are liked and 32-bit ones taken."""
+    rekeying (RFC 7296 s1.3.1); with "nopfs" after them, a peer may have it without.  Without "esn" or "noesn", 64-bit
+    sequence numbers are liked and 32-bit ones taken."""
     lifetime: int = 3600
     """Seconds until a Child SA is rekeyed."""
     packets: int = 1 << 31

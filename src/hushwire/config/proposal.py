@@ -33,6 +33,7 @@ NUMBERS: dict[str, PrfID | IntegID | KeID | EsnID] = {
     "modp2048": KeID.MODP_2048,
     "modp3072": KeID.MODP_3072,
     "modp4096": KeID.MODP_4096,
+    "nopfs": KeID.NONE,
     "esn": EsnID.ESN,
     "noesn": EsnID.NO_ESN,
 }
@@ -47,13 +48,15 @@ def ike_offer(value: object) -> IkeOffer:
         raise ValueError(f'{shown(value)} has no pseudo-random function; add one such as "-prfsha256"')
     if not groups:
         raise ValueError(f'{shown(value)} has no key exchange; add one such as "-x25519"')
+    if KeID.NONE in groups:
+        raise ValueError(f'{shown(value)} would have no key exchange; "nopfs" belongs to esp.proposals')
     if _of(EsnID, words):
         raise ValueError(f'{shown(value)} speaks of sequence numbers; "esn" and "noesn" belong to esp.proposals')
     return IkeOffer(ciphers, integs, prfs, groups)
 
 
 def esp_offer(value: object) -> EspOffer:
-    """A proposal for Child SAs: ciphers, with CBC also integrity algorithms; key exchanges, "esn", "noesn" as liked."""
+    """A proposal for Child SAs: ciphers, with CBC integrity algorithms; key exchanges, "nopfs", "esn", "noesn" as liked."""
     words = _words(value)
     ciphers, integs = _ciphers(words)
     if _of(PrfID, words):

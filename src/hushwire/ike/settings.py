@@ -28,7 +28,9 @@ _GROUPS = (
 _ESNS = (EsnID.ESN, EsnID.NO_ESN)
 
 IKE_OFFERS = (IkeOffer(_AEADS, (), _PRFS, _GROUPS), IkeOffer(_CBCS, _INTEGS, _PRFS, _GROUPS))
-ESP_OFFERS = (EspOffer(_AEADS, (), _ESNS, _GROUPS), EspOffer(_CBCS, _INTEGS, _ESNS, _GROUPS))
+# A fresh key exchange is liked; some daemons, as they come, rekey a Child SA without one (RFC 7296 s1.3.1).
+_REKEY_GROUPS = (*_GROUPS, KeID.NONE)
+ESP_OFFERS = (EspOffer(_AEADS, (), _ESNS, _REKEY_GROUPS), EspOffer(_CBCS, _INTEGS, _ESNS, _REKEY_GROUPS))
 
 
 @dataclass(frozen=True, slots=True)
