@@ -524,57 +524,6 @@ def test_an_unknown_payload_beside_auth(pair: Any, critical: bool) -> None:
     assert bool(pair.bob.sas) is not critical
 
 
-def test_first_contact_is_said_once(standing: Any) -> None:
-    pair = standing
-    said = [pair.open(pair.alice.sa, pair.seen[2][1].data).notify(NotifyType.INITIAL_CONTACT)]
-    pair.initiate()
-    pair.deliver()
-    (second,) = [sa for sa in pair.alice.sas if sa.agreed is None][-1:] or [None]
-    assert said[0] is not None
-    assert second is not None
-
-
-@pytest.mark.parametrize("guard", ["in", "out"])
-def test_first_contact_touches_nobody_else(standing: Any, guard: str, monkeypatch: Any) -> None:
-    """ATTACKS row 22: Mallory, let in as herself, says INITIAL_CONTACT."""
-    pair = standing
-    host = pair.bob.endpoint._host
-    mallory = Identity.fqdn("mallory.example")
-    entry = replace(pair.bob.entries[pair.alice.settings.identity], identity=mallory, keys=(MALLORY.public,))
-    pair.bob.entries[mallory] = entry
-    kept = pair.bob.sa
-    second = type(pair.alice)("mallory", "192.0.2.1", MALLORY)
-    second.knows(pair.bob)
-    if guard == "out":
-        first = kept.authenticated
-        host.peers[mallory] = [kept]
-        assert first is not None
-        monkeypatch.setattr(kept, "established", -1.0)
-    pair.now = replace(pair.now, monotonic=1.0)
-    alice, pair.alice = pair.alice, second
-    pair.initiate()
-    pair.deliver()
-    assert len(pair.bob.told(Established)) == 2
-    assert (kept.state is State.ESTABLISHED) is (guard == "in")
-    pair.alice = alice
-
-
-def test_first_contact_ends_what_was_before(standing: Any) -> None:
-    """RFC 7296 s2.4: Alice has lost everything and comes anew."""
-    pair = standing
-    pair.now = replace(pair.now, monotonic=100.0)
-    fresh = type(pair.alice)("alice", "192.0.2.1", pair.alice.key, seed=b"again")
-    fresh.knows(pair.bob)
-    old = pair.bob.sa
-    pair.alice = fresh
-    pair.initiate()
-    pair.deliver()
-    assert old.state is State.CLOSED
-    assert len(pair.bob.sas) == 1
-    assert len(pair.bob.plane) == 2
-    pair.agree()
-
-
 # --- a keeper or a Node that is slow ---
 
 

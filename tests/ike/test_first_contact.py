@@ -1,0 +1,69 @@
+"""INITIAL_CONTACT: who has lost everything says so, and only of himself (RFC 7296 s2.4; ATTACKS row 22)."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hushwire.crypto.keys import PrivateKey
+from hushwire.crypto.secret import Secret
+from hushwire.ike.report import Established
+from hushwire.ike.state import State
+from hushwire.policy.pad import Identity
+from hushwire.wire.registry import NotifyType
+
+MALLORY = PrivateKey.from_seed(Secret(b"m" * 32))
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_it_is_said_to_whom_one_has_no_sa_with(pair: Any, before: bool) -> None:
+    if before:
+        pair.initiate()
+        pair.deliver()
+        pair.wait(1)
+    start = len(pair.seen)
+    sa = pair.initiate()
+    pair.deliver()
+    request = next(send.data for name, send in pair.seen[start:] if name == "alice" and send.data[18] == 35)
+    assert (pair.open(sa, request).notify(NotifyType.INITIAL_CONTACT) is None) is before
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_first_contact_touches_nobody_else(standing: Any, guard: str, monkeypatch: Any) -> None:
+    """ATTACKS row 22: Mallory, let in as herself, says INITIAL_CONTACT."""
+    pair = standing
+    host = pair.bob.endpoint._host
+    mallory = Identity.fqdn("mallory.example")
+    entry = replace(pair.bob.entries[pair.alice.settings.identity], identity=mallory, keys=(MALLORY.public,))
+    pair.bob.entries[mallory] = entry
+    kept = pair.bob.sa
+    second = type(pair.alice)("mallory", "192.0.2.1", MALLORY)
+    second.knows(pair.bob)
+    if guard == "out":
+        first = kept.authenticated
+        host.peers[mallory] = [kept]
+        assert first is not None
+        monkeypatch.setattr(kept, "established", -1.0)
+    pair.now = replace(pair.now, monotonic=1.0)
+    alice, pair.alice = pair.alice, second
+    pair.initiate()
+    pair.deliver()
+    assert len(pair.bob.told(Established)) == 2
+    assert (kept.state is State.ESTABLISHED) is (guard == "in")
+    pair.alice = alice
+
+
+def test_first_contact_ends_what_was_before(standing: Any) -> None:
+    """RFC 7296 s2.4: Alice has lost everything and comes anew."""
+    pair = standing
+    pair.now = replace(pair.now, monotonic=100.0)
+    fresh = type(pair.alice)("alice", "192.0.2.1", pair.alice.key, seed=b"again")
+    fresh.knows(pair.bob)
+    old = pair.bob.sa
+    pair.alice = fresh
+    pair.initiate()
+    pair.deliver()
+    assert old.state is State.CLOSED
+    assert len(pair.bob.sas) == 1
+    assert len(pair.bob.plane) == 2
+    pair.agree()

@@ -1,0 +1,238 @@
+"""Nodes back to back over a little zone, stepped by hand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from hushwire.config import Config, PlaneChoice, Rule
+from hushwire.config import Host as HostConfig
+from hushwire.crypto.auth import Scheme, shared_key_auth, sign
+from hushwire.crypto.keys import PrivateKey, PublicKey
+from hushwire.crypto.secret import Secret
+from hushwire.entropy import SeededEntropy
+from hushwire.events import (
+    Acquire,
+    AddressesChanged,
+    Answered,
+    Datagram,
+    DeletePolicy,
+    DeleteSA,
+    Installed,
+    InstallPolicy,
+    InstallSA,
+    Lookup,
+    Notice,
+    Outcome,
+    Refused,
+    Reply,
+    Send,
+    Sign,
+    Signed,
+    Timeout,
+)  # fmt: skip
+from hushwire.names.binding import AAAA, A
+from hushwire.names.ipseckey import IPSECKEY, KeyRecord, write_record
+from hushwire.node import Node, Secrets
+from hushwire.policy.sad import SAName
+from hushwire.policy.selector import Flow
+from hushwire.policy.spd import Action
+from hushwire.timers import Now
+from hushwire.wire.registry import PrfID
+
+PSK = Secret(b"sixteen octets and more")
+ADDRESS = {
+    name: ip_address(text) for name, text in [("alice", "192.0.2.1"), ("bob", "192.0.2.2"), ("eve", "192.0.2.66")]
+}
+MOVED = ip_address("192.0.2.200")
+KEY = {name: PrivateKey.from_seed(Secret(name.encode().ljust(32))) for name in (*ADDRESS, "other")}
+
+
+@dataclass
+class Host:
+    """A Node, its plane as dictionaries, and all that it was told and said."""
+
+    name: str
+    node: Node
+    key: PrivateKey
+    addresses: tuple[Any, ...]
+    sad: dict[SAName, Any] = field(default_factory=dict)
+    spd: dict[Any, Any] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
+    replies: dict[int, Reply] = field(default_factory=dict)
+    questions: int = 0
+    refuse: Callable[[Any], bool] = lambda effect: False
+
+    def kinds(self) -> list[str]:
+        return [notice.kind for notice in self.notices]
+
+    def about(self, kind: str) -> list[dict[str, Any]]:
+        return [dict(notice.fields) for notice in self.notices if notice.kind == kind]
+
+    def policies(self, remote: Any) -> list[Any]:
+        return [policy for policy in self.spd.values() if remote in policy.selector.remote]
+
+
+@dataclass
+class Net:
+    """Hosts, a zone, and the time."""
+
+    hosts: dict[str, Host] = field(default_factory=dict)
+    zone: dict[str, tuple[tuple[Any, ...], tuple[PublicKey, ...]]] = field(default_factory=dict)
+    outcome: dict[str, Outcome] = field(default_factory=dict)
+    silent: set[str] = field(default_factory=set)
+    """Names that the resolver says nothing about."""
+    ttl: int = 60
+    now: Now = field(default_factory=lambda: Now(0.0, 1.8e9))
+    late: list[tuple[Host, Lookup]] = field(default_factory=list)
+    wire: list[tuple[Host, Send]] = field(default_factory=list)
+    lost: Callable[[Host, Send], bool] = lambda host, send: False
+    requests: int = 1_000_000
+
+    def host(
+        self, name: str, *rules: Rule, key: str = "", plane: PlaneChoice = PlaneChoice.KERNEL, pinned: Any = None,
+        shared: Any = None, addresses: tuple[Any, ...] = (),
+    ) -> Host:  # fmt: skip
+        private = KEY[key or name]
+        config = Config(HostConfig(f"{name}.example", addresses=addresses), rules=rules)
+        secrets = Secrets(private.public, pinned or {}, shared or {})
+        host = Host(name, Node(config, secrets, plane, SeededEntropy(name.encode())), private, (ADDRESS[name],))
+        self.hosts[name] = host
+        self.zone.setdefault(f"{name}.example", ((ADDRESS[name],), (private.public,)))
+        return host
+
+    def start(self) -> None:
+        for host in self.hosts.values():
+            self.step(host, AddressesChanged(host.addresses))
+        self.run()
+
+    def step(self, host: Host, event: Any) -> None:
+        for effect in host.node.step(self.now, event):
+            self._perform(host, effect)
+
+    def ask(self, host: Host, command: Any, *rest: Any) -> Reply | None:
+        self.requests += 1
+        self.step(host, command(self.requests, *rest))
+        self.run()
+        return host.replies.get(self.requests)
+
+    def _perform(self, host: Host, effect: Any) -> None:
+        match effect:
+            case Send():
+                self.wire.append((host, effect))
+            case Sign(request, _, scheme, octets):
+                method, _, prf = scheme.partition("/")
+                if method == "SHARED_KEY":
+                    self.step(host, Signed(request, shared_key_auth(PrfID[prf], PSK, octets)))
+                else:
+                    self.step(host, Signed(request, sign(host.key, Scheme[scheme], octets)))
+            case Lookup():
+                host.questions += 1
+                if effect.name in self.silent:
+                    self.late.append((host, effect))
+                else:
+                    self.step(host, self.answer(effect))
+            case InstallSA(request) | InstallPolicy(request) if host.refuse(effect):
+                self.step(host, Refused(request, "by the test"))
+            case InstallSA(request, sa):
+                host.sad[SAName(sa.spi, sa.destination)] = sa
+                self.step(host, Installed(request))
+            case DeleteSA(sa):
+                host.sad.pop(sa, None)
+            case InstallPolicy(request, policy):
+                host.spd[policy.selector, policy.direction] = policy
+                self.step(host, Installed(request))
+            case DeletePolicy(selector, direction):
+                del host.spd[selector, direction]
+            case Notice():
+                host.notices.append(effect)
+            case Reply(request):
+                host.replies[request] = effect
+
+    def answer(self, question: Lookup) -> Answered:
+        request, name, rdtype = question.request, question.name, question.rdtype
+        if name in self.outcome:
+            return Answered(request, name, rdtype, self.outcome[name], ttl=self.ttl, reason="by the test")
+        addresses, keys = self.zone.get(name, ((), ()))
+        rdata = {
+            A: tuple(a.packed for a in addresses if a.version == 4),
+            AAAA: tuple(a.packed for a in addresses if a.version == 6),
+            IPSECKEY: tuple(write_record(KeyRecord(10, None, key)) for key in keys),
+        }[rdtype]
+        return Answered(request, name, rdtype, Outcome.SECURE if rdata else Outcome.DENIED, rdata, self.ttl)
+
+    def run(self) -> None:
+        """Carry datagrams until there are no more."""
+        for _ in range(2000):
+            if not self.wire:
+                return
+            sender, send = self.wire.pop(0)
+            for host in self.hosts.values():
+                if send.remote.address in host.addresses and not self.lost(sender, send):
+                    self.step(host, Datagram(send.remote, send.local, send.data))
+        raise AssertionError("they never stop talking")
+
+    def wait(self, seconds: float) -> None:
+        end = self.now.monotonic + seconds
+        for _ in range(20_000):
+            soonest = min(host.node.deadline() for host in self.hosts.values())
+            if soonest > end:
+                break
+            self.now = Now(max(soonest, self.now.monotonic), self.now.wall + max(0.0, soonest - self.now.monotonic))
+            for host in self.hosts.values():
+                if host.node.deadline() <= self.now.monotonic:
+                    self.step(host, Timeout())
+            self.run()
+        else:
+            raise AssertionError("time stands still")
+        self.now = Now(end, self.now.wall)
+
+    def packet(self, host: Host, remote: Any, protocol: int = 0, remote_port: int = 0, local: Any = None) -> Any:
+        """A packet leaves: what the plane would do with it, raising Acquire as the kernel does."""
+        local = local or host.addresses[0]
+        flow = Flow(local, remote, protocol, 0, remote_port)
+        found = [p for p in host.spd.values() if p.direction.value == "out" and p.selector.matches(flow)]
+        if not found:
+            return Action.CLEAR
+        policy = min(found, key=lambda policy: policy.priority)
+        fits = [sa for sa in host.sad.values() if sa.direction.value == "out" and sa.reqid == policy.reqid]
+        if any(sa.selector.matches(flow) for sa in fits):
+            return Action.PROTECT
+        self.step(host, Acquire(flow, policy.reqid, 7))
+        self.run()
+        return Action.BLOCK
+
+
+def named(name: str, **more: Any) -> Rule:
+    return Rule(f"{name}.example", **more)
+
+
+@pytest.fixture
+def net() -> Net:
+    """Alice and Bob, each with a rule for the other, looked up and idle."""
+    net = Net()
+    net.host("alice", named("bob"))
+    net.host("bob", named("alice"))
+    net.start()
+    return net
+
+
+@pytest.fixture
+def make_net() -> type[Net]:
+    return Net
+
+
+@pytest.fixture
+def two() -> Callable[..., Net]:
+    """Alice and Bob with rules that say more."""
+
+    def make(alice: dict[str, Any], bob: dict[str, Any] | None = None) -> Net:
+        net = Net()
+        net.host("alice", named("bob", **alice))
+        net.host("bob", named("alice", **(alice if bob is None else bob)))
+        net.start()
+        return net
+
+    return make

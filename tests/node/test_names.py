@@ -1,0 +1,263 @@
+"""A Node and its names: who is let in, whose an address is, and what the DNS may loosen (DESIGN.md laws 1 to 3)."""
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from hushwire.config import Rule
+from hushwire.crypto.keys import PrivateKey
+from hushwire.crypto.secret import Secret
+from hushwire.events import (
+    Acquire,
+    AddressesChanged,
+    Connect,
+    Outcome,
+)  # fmt: skip
+from hushwire.node import Node
+from hushwire.peer import Peer
+from hushwire.policy.selector import Flow
+from hushwire.policy.spd import Action
+from hushwire.timers import Now
+
+ADDRESS = {
+    name: ip_address(text) for name, text in [("alice", "192.0.2.1"), ("bob", "192.0.2.2"), ("eve", "192.0.2.66")]
+}
+MOVED = ip_address("192.0.2.200")
+KEY = {name: PrivateKey.from_seed(Secret(name.encode().ljust(32))) for name in (*ADDRESS, "other")}
+
+
+def named(name: str, **more: Any) -> Rule:
+    return Rule(f"{name}.example", **more)
+
+
+# --- P2: who is not let in ---
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_the_right_name_with_the_wrong_key(make_net: Any, guard: str, monkeypatch: Any) -> None:
+    net = make_net()
+    net.zone["bob.example"] = ((ADDRESS["bob"],), (KEY["bob"].public,))
+    net.host("alice", named("bob"))
+    net.host("bob", named("alice"), key="other")
+    net.start()
+    if guard == "out":
+        monkeypatch.setattr(Peer, "keys_at", lambda *_: (KEY["other"].public, KEY["alice"].public))
+    alice = net.hosts["alice"]
+    net.packet(alice, ADDRESS["bob"])
+    assert (net.packet(alice, ADDRESS["bob"]) is Action.PROTECT) is (guard == "out")
+    assert ("peer.failed" in alice.kinds()) is (guard == "in")
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_the_right_key_from_an_address_that_is_not_the_names(net: Any, guard: str, monkeypatch: Any) -> None:
+    """Law 2, at the responder: Alice comes from where her name does not point."""
+    alice, bob = net.hosts["alice"], net.hosts["bob"]
+    alice.addresses = (MOVED,)
+    net.step(alice, AddressesChanged(alice.addresses))
+    if guard == "out":
+        monkeypatch.setattr(Peer, "keys_at", lambda *_: (KEY["alice"].public, KEY["bob"].public))
+        monkeypatch.setattr(Peer, "addresses", property(lambda peer: (MOVED, ADDRESS["bob"])))
+    net.packet(alice, ADDRESS["bob"])
+    assert bool(bob.sad) is (guard == "out")
+    assert ("ike.established" in bob.kinds()) is (guard == "out")
+
+
+def test_a_stranger_is_told_nothing_and_no_question_is_asked_for_him(net: Any) -> None:
+    bob = net.hosts["bob"]
+    asked = bob.questions
+    eve = net.host("eve", named("bob"))
+    net.start()
+    net.packet(eve, ADDRESS["bob"])
+    assert not bob.sad
+    assert not eve.sad
+    assert bob.questions == asked
+
+
+def test_whoever_speaks_for_a_name_that_has_moved_waits_until_it_was_looked_up(net: Any) -> None:
+    alice, bob = net.hosts["alice"], net.hosts["bob"]
+    net.wait(10)
+    alice.addresses = (MOVED,)
+    net.zone["alice.example"] = ((MOVED,), (KEY["alice"].public,))
+    net.step(alice, AddressesChanged(alice.addresses))
+    net.silent.add("alice.example")
+    net.packet(alice, ADDRESS["bob"])
+    assert not bob.sad
+    net.wait(2)
+    for host, question in net.late:
+        net.step(host, net.answer(question))
+    net.run()
+    assert bob.sad
+    assert net.packet(alice, ADDRESS["bob"]) is Action.PROTECT
+
+
+def test_a_parked_authorization_ends_when_the_resolver_does_not_answer(net: Any) -> None:
+    alice, bob = net.hosts["alice"], net.hosts["bob"]
+    net.wait(10)
+    alice.addresses = (MOVED,)
+    net.step(alice, AddressesChanged(alice.addresses))
+    net.silent.add("alice.example")
+    net.packet(alice, ADDRESS["bob"])
+    assert bob.node._parked
+    net.wait(30)
+    assert not bob.node._parked
+    assert not bob.sad
+
+
+# --- law 2: two names at one address ---
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_a_name_that_points_at_anothers_address_gets_no_policy_there(
+    make_net: Any, guard: str, monkeypatch: Any
+) -> None:
+    """ATTACKS rows 36 and 37: eve.example, well signed, has Bob's address and Eve's key."""
+    net = make_net()
+    alice = net.host("alice", named("bob"), named("eve"))
+    net.host("bob", named("alice"))
+    net.zone["eve.example"] = ((ADDRESS["bob"],), (KEY["eve"].public,))
+    if guard == "out":
+        monkeypatch.setattr(Node, "_may_have", lambda *_: True)
+    net.start()
+    reqids = {policy.reqid for policy in alice.policies(ADDRESS["bob"])}
+    bob = next(peer for peer in alice.node._peers if peer.name == "bob.example")
+    assert (reqids == {bob.reqid}) is (guard == "in")
+    assert ("name.contested" in alice.kinds()) is (guard == "in")
+    if guard == "in":
+        net.packet(alice, ADDRESS["bob"])
+        assert net.packet(alice, ADDRESS["bob"]) is Action.PROTECT
+
+
+def test_a_name_that_was_first_and_that_nobody_answers_for_gives_way(make_net: Any) -> None:
+    """ATTACKS row 37: the black hole lasts one attempt."""
+    net = make_net()
+    alice = net.host("alice", named("eve"), named("bob"))
+    net.host("bob", named("alice"))
+    net.zone["eve.example"] = ((ADDRESS["bob"],), (KEY["eve"].public,))
+    net.start()
+    for _ in range(4):
+        if net.packet(alice, ADDRESS["bob"]) is Action.PROTECT:
+            break
+        net.wait(60)
+    bob = next(peer for peer in alice.node._peers if peer.name == "bob.example")
+    assert {policy.reqid for policy in alice.policies(ADDRESS["bob"])} == {bob.reqid}
+    assert net.packet(alice, ADDRESS["bob"]) is Action.PROTECT
+
+
+def test_a_name_that_answered_is_not_displaced(make_net: Any) -> None:
+    net = make_net()
+    alice = net.host("alice", named("bob"))
+    net.host("bob", named("alice"))
+    net.start()
+    net.packet(alice, ADDRESS["bob"])
+    net.zone["eve.example"] = ((ADDRESS["bob"],), (KEY["eve"].public,))
+    reply = net.ask(alice, Connect, "eve.example")
+    net.wait(120)
+    assert reply is None or not reply.ok
+    assert net.packet(alice, ADDRESS["bob"]) is Action.PROTECT
+
+
+# --- what changes in the DNS ---
+
+
+def test_a_new_key_ends_the_old_sa_at_once(net: Any) -> None:
+    alice, bob = net.hosts["alice"], net.hosts["bob"]
+    net.packet(alice, ADDRESS["bob"])
+    old = set(alice.sad)
+    bob.key = KEY["other"]
+    net.zone["bob.example"] = ((ADDRESS["bob"],), (KEY["other"].public,))
+    net.wait(net.ttl + 5)
+    assert "name.changed" in alice.kinds()
+    assert not old & set(alice.sad)
+    assert {policy.action for policy in alice.policies(ADDRESS["bob"])} == {Action.PROTECT}
+
+
+def test_a_new_address_ends_the_old_sa_and_the_old_policies_stay(net: Any) -> None:
+    """P1: what went to the old address goes nowhere, rather than in clear."""
+    alice, bob = net.hosts["alice"], net.hosts["bob"]
+    net.packet(alice, ADDRESS["bob"])
+    bob.addresses = (MOVED,)
+    net.step(bob, AddressesChanged(bob.addresses))
+    net.zone["bob.example"] = ((MOVED,), (KEY["bob"].public,))
+    net.wait(net.ttl + 40)
+    assert not [sa for sa in alice.sad.values() if ADDRESS["bob"] in (sa.source, sa.destination)]
+    assert {policy.action for policy in alice.policies(ADDRESS["bob"])} == {Action.PROTECT}
+    assert net.packet(alice, ADDRESS["bob"]) is Action.BLOCK
+    net.packet(alice, MOVED)
+    assert net.packet(alice, MOVED) is Action.PROTECT
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DENIED, Outcome.INSECURE, Outcome.ERROR])
+@pytest.mark.parametrize("below", [Action.BLOCK, Action.CLEAR])
+def test_only_a_signed_denial_leads_to_clear_and_only_where_the_rule_says_so(
+    two: Any, outcome: Outcome, below: Action
+) -> None:
+    """Law 3."""
+    net = two({"below": below})
+    alice = net.hosts["alice"]
+    net.packet(alice, ADDRESS["bob"])
+    net.wait(5)
+    assert net.packet(alice, ADDRESS["bob"]) is Action.PROTECT
+    net.outcome["bob.example"] = outcome
+    net.wait(net.ttl + 600)
+    assert "name.unbound" in alice.kinds()
+    assert not alice.sad
+    expected = Action.CLEAR if (outcome, below) == (Outcome.DENIED, Action.CLEAR) else Action.BLOCK
+    assert net.packet(alice, ADDRESS["bob"]) is expected
+    # And what comes back is taken up again.
+    del net.outcome["bob.example"]
+    net.wait(600)
+    net.packet(alice, ADDRESS["bob"])
+    net.wait(70)
+    assert net.packet(alice, ADDRESS["bob"]) is Action.PROTECT
+
+
+def test_an_error_changes_nothing_while_the_last_answer_is_good(net: Any) -> None:
+    alice = net.hosts["alice"]
+    net.packet(alice, ADDRESS["bob"])
+    net.outcome["bob.example"] = Outcome.ERROR
+    net.wait(net.ttl + 5)
+    assert "name.unbound" not in alice.kinds()
+    assert net.packet(alice, ADDRESS["bob"]) is Action.PROTECT
+
+
+def test_a_key_taken_back_during_the_handshake(net: Any) -> None:
+    alice, bob = net.hosts["alice"], net.hosts["bob"]
+    policy = alice.policies(ADDRESS["bob"])[0]
+    net.step(alice, Acquire(Flow(ADDRESS["alice"], ADDRESS["bob"], 0), policy.reqid, 1))
+    net.zone["bob.example"] = ((ADDRESS["bob"],), (KEY["other"].public,))
+    net.now = Now(net.now.monotonic + net.ttl + 2, net.now.wall)
+    peer = alice.node._peers[0]
+    for question in peer.lookup.start(net.now):
+        net.step(alice, net.answer(question))
+    net.run()
+    net.wait(1)
+    assert not alice.sad
+    assert not bob.sad
+
+
+# --- below = clear ---
+
+
+def test_below_clear_nothing_is_trapped_and_protection_is_sought(make_net: Any) -> None:
+    net = make_net()
+    alice = net.host("alice", named("bob", below=Action.CLEAR))
+    net.zone["bob.example"] = ((ADDRESS["bob"],), (KEY["bob"].public,))
+    net.start()
+    assert net.packet(alice, ADDRESS["bob"]) is Action.CLEAR
+    assert alice.node.ike.sas
+    net.host("bob", named("alice", below=Action.CLEAR))
+    net.start()
+    net.wait(120)
+    assert net.packet(alice, ADDRESS["bob"]) is Action.PROTECT
+
+
+def test_what_was_once_reached_does_not_sink_silently(two: Any) -> None:
+    net = two({"below": Action.CLEAR})
+    alice = net.hosts["alice"]
+    net.wait(5)
+    assert net.packet(alice, ADDRESS["bob"]) is Action.PROTECT
+    net.lost = lambda host, send: True
+    net.wait(300)
+    assert not alice.sad
+    assert net.packet(alice, ADDRESS["bob"]) is Action.BLOCK

@@ -1,0 +1,140 @@
+"""A Peer: what rules and the DNS come to, as PAD entry, policies and waits."""
+
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+
+from hushwire.config import Rule, Start
+from hushwire.crypto.keys import PrivateKey
+from hushwire.crypto.secret import Secret
+from hushwire.peer import FIRST_WAIT, LAST_WAIT, PROTECT_PRIORITY, REQID_BASE, Peer, group_rules, narrowness
+from hushwire.policy.assurance import Assurance
+from hushwire.policy.pad import Identity
+from hushwire.policy.sad import Mode
+from hushwire.policy.selector import Flow, Selector
+from hushwire.policy.spd import Action
+
+OWN4, OWN6 = ip_address("192.0.2.1"), ip_address("2001:db8::1")
+FAR = ip_address("192.0.2.2")
+KEY = PrivateKey.from_seed(Secret(b"k" * 32)).public
+OWN = (OWN4, OWN6)
+
+
+def peer(*rules: dict[str, Any], key: Any = KEY, psk: bytes | None = None) -> Peer:
+    basic: dict[str, Any] = {"peer": "bob.example", "require": Assurance.TRUSTED, "address": FAR}
+    return Peer(3, tuple(Rule(**(basic | rule)) for rule in rules or ({},)), None, key, psk)
+
+
+def test_a_pad_entry() -> None:
+    entry = peer({"own_identity": Identity.fqdn("other.example")}).entry(FAR, OWN)
+    assert entry is not None
+    assert entry.identity == Identity.fqdn("bob.example")
+    assert (entry.addresses, entry.keys, entry.psk) == ((FAR,), (KEY,), None)
+    assert (entry.assurance, entry.mode, entry.reqid) == (Assurance.TRUSTED, Mode.TRANSPORT, REQID_BASE + 3)
+    assert entry.selectors == (Selector.between(OWN4, FAR),)
+    assert entry.own_identity == Identity.fqdn("other.example")
+    assert entry.speaks_from(FAR)
+    assert not entry.speaks_from(OWN4)
+
+
+def test_no_entry_without_a_proof_or_elsewhere() -> None:
+    assert peer(key=None).entry(FAR, OWN) is None
+    assert peer(key=None, psk=b"name").entry(FAR, OWN) is not None
+    assert peer().entry(OWN4, OWN) is None
+    assert peer({"address": None}).entry(FAR, OWN) is None
+
+
+def test_a_peer_called_by_its_address() -> None:
+    by_address = peer({"peer": ip_network("192.0.2.9"), "address": None})
+    assert by_address.addresses == (ip_address("192.0.2.9"),)
+    assert by_address.name == "192.0.2.9"
+    assert by_address.identity == Identity.address(ip_address("192.0.2.9"))
+
+
+def test_policies_of_both_directions_for_each_of_our_addresses() -> None:
+    second = ip_address("192.0.2.7")
+    desired = peer().desired((OWN4, second, OWN6))
+    assert {key[0] for key in desired} == {Selector.between(OWN4, FAR), Selector.between(second, FAR)}
+    assert len(desired) == 4
+    assert {policy.action for policy in desired.values()} == {Action.PROTECT}
+    assert peer().desired(()) == {}
+    assert peer().desired((OWN6,)) == {}
+
+
+def test_below_clear_policies_come_when_it_was_reached() -> None:
+    clear = peer({"below": Action.CLEAR})
+    assert clear.desired(OWN) == {}
+    assert clear.starts_by_itself
+    clear.succeeded()
+    assert len(clear.desired(OWN)) == 2
+    assert clear.may_loosen
+    assert not peer().may_loosen
+    assert not peer().starts_by_itself
+    assert peer({"start": Start.CONNECT}).starts_by_itself
+
+
+def test_a_tunnel_names_its_ends() -> None:
+    near, far = ip_network("10.1.0.0/16"), ip_network("10.2.0.0/16")
+    tunnel = peer(
+        {"mode": Mode.TUNNEL, "local_networks": (near,), "remote_networks": (far, ip_network("2001:db8::/32"))}
+    )
+    (out, into) = tunnel.desired(OWN).values()
+    assert out.tunnel == into.tunnel == (OWN4, FAR)
+    assert out.selector == Selector(near, far)
+    wanted = tunnel.wanted(Flow(ip_address("10.1.2.3"), ip_address("10.2.3.4"), 6), 9)
+    assert wanted is not None
+    assert (wanted.selectors, wanted.mode, wanted.acquire) == ((Selector(near, far),), Mode.TUNNEL, 9)
+    assert tunnel.wanted(Flow(ip_address("10.1.2.3"), ip_address("10.9.3.4"), 6)) is None
+
+
+@pytest.mark.parametrize(
+    ("flow", "found"),
+    [
+        (Flow(OWN4, FAR, 6, 1, 443), True), (Flow(OWN4, FAR, 6, 1, 80), False), (Flow(OWN4, FAR, 17, 1, 443), False),
+        (Flow(OWN4, FAR, 0), True), (Flow(OWN4, OWN4, 0), False),
+    ],
+)  # fmt: skip
+def test_what_a_packet_wants(flow: Flow, found: bool) -> None:
+    assert (peer({"protocol": 6, "remote_port": 443}).wanted(flow) is not None) is found
+
+
+def test_narrower_before_wider() -> None:
+    wide, port = Selector.between(OWN4, FAR), Selector(ip_network(OWN4), ip_network(FAR), 6, 0, 443)
+    net = Selector(ip_network("10.0.0.0/8"), ip_network("10.0.0.0/8"))
+    assert narrowness(net) < narrowness(wide) < narrowness(port)
+    priorities = [policy.priority for policy in peer({}, {"protocol": 6, "remote_port": 443}).desired(OWN).values()]
+    assert max(priorities) == PROTECT_PRIORITY - 64
+    assert min(priorities) < max(priorities)
+
+
+def test_waits_grow_and_end() -> None:
+    one = peer()
+    waits = []
+    for _ in range(20):
+        one.failed("no", 100.0)
+        waits.append(one.not_before - 100.0)
+    assert waits[0] == FIRST_WAIT
+    assert waits == sorted(waits)
+    assert waits[-1] == LAST_WAIT
+    one.succeeded()
+    assert (one.failures, one.not_before, one.last_failure) == (0, 0.0, "")
+
+
+def test_who_yields_to_whom() -> None:
+    first, second = peer(), peer()
+    assert not first.yields_to(second)
+    first.failed("nobody answers", 0.0)
+    assert first.yields_to(second)
+    first.succeeded()
+    second.succeeded()
+    assert not first.yields_to(second)
+
+
+def test_rules_by_peer_in_their_order() -> None:
+    rules = (
+        Rule("b.example"), Rule("a.example"), Rule("b.example", protocol=6), Rule("c.example", Assurance.CLEAR),
+    )  # fmt: skip
+    assert [[str(rule.peer) for rule in group] for group in group_rules(rules)] == [
+        ["b.example", "b.example"], ["a.example"],
+    ]  # fmt: skip
