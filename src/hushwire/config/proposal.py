@@ -56,7 +56,7 @@ def ike_offer(value: object) -> IkeOffer:
 
 
 def esp_offer(value: object) -> EspOffer:
-    """A proposal for Child SAs: ciphers, with CBC integrity algorithms; key exchanges, "nopfs", "esn", "noesn" as liked."""
+    """A proposal for Child SAs: like one for IKE SAs without PRF, and with "nopfs", "esn" and "noesn" as liked."""
     words = _words(value)
     ciphers, integs = _ciphers(words)
     if _of(PrfID, words):
