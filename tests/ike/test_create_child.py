@@ -415,6 +415,7 @@ def test_a_peer_that_rekeys_and_never_deletes(standing: Any) -> None:
     pair = standing
     assert not errors(pair.ask(pair.alice.sa, CREATE, rekeying(pair.alice.child)))
     old = next(child for child in pair.bob.sa.children.values() if child.successor)
+    old.successor.rekey_at = 2 * old.rekey_at
     pair.filter = lambda sender, send: []
     for _ in range(50):
         when = pair.bob.endpoint.deadline()
