@@ -17,8 +17,9 @@ def lab() -> None:
 @click.option("--output", type=click.Path(path_type=Path), default=Path("build/demo.json"), show_default=True,
               help="Where the numbers go.")  # fmt: skip
 def demo(plane: str, output: Path) -> None:
-    """Show two hosts that know only each other's names, and what somebody between them sees.
+    """Show the story, end to end.
 
+    Two hosts that know only each other's names, real programs, and somebody between them who sees every packet.
     As root, or as an ordinary user where this host lets users make namespaces.  Exit status 0: all of it went as it
     should, and nothing secret was seen on the wire.
     """

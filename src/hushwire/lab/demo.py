@@ -148,8 +148,9 @@ class Demo:
             stage.open_server()
         self._title("What the two know of each other", "All that anybody has configured, on alice and on bob:")
         for daemon in stage.daemons:
+            self._console.print()
             self._quote(daemon.config.read_text())
-        self._say("The rest is in the DNS.  What alice can find out there and validate:")
+        self._say("\nThe rest is in the DNS.  What alice can find out there and validate:")
         trust = ("--anchor", str(stage.world.anchor_path), "--forward", stage.world.forward)
         self._quote(stage.alice.run(sys.executable, "-m", "hushwire", "dns", "check", "bob.example", *trust).stdout)
 
