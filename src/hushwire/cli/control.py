@@ -57,20 +57,19 @@ def rekey(name: str, ike: bool, control: Path) -> None:
 
 
 def status_table(body: dict[str, Any]) -> Table:
-    """The status as a person reads it: a row a peer and address."""
+    """The status as a person reads it: a row a peer and address.  The rest is in --json."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("peer", "required", "reached", "address", "IKE", "ESP", "last failure"):
+    for column in ("peer", "required", "reached", "address", "ESP", "trouble"):
         table.add_column(column, overflow="fold")
     for peer in body["peers"]:
         trouble = peer["last_failure"] or peer["unbound"] or ""
         fixed = (peer["peer"], f"{peer['require']}, else {peer['below']}")
         if not peer["ike"]:
-            table.add_row(*fixed, peer["level"] or "-", ", ".join(peer["addresses"]) or "?", "-", "-", trouble)
+            table.add_row(*fixed, peer["level"] or "-", "\n".join(peer["addresses"]) or "?", "-", trouble)
         for sa in peer["ike"]:
-            esp = "\n".join(
-                f"{child['suite']} {child['mode']}{' in UDP' if child['udp'] else ''}" for child in sa["children"]
-            )
-            table.add_row(*fixed, sa["level"], sa["remote"], f"{sa['suite']}, {sa['scheme']}", esp or "-", trouble)
+            esp = (f"{child['suite']}{' in UDP' if child['udp'] else ''}" for child in sa["children"])
+            address = sa["remote"].rpartition(":")[0].strip("[]")
+            table.add_row(*fixed, sa["level"], address, "\n".join(esp) or "-", trouble)
     return table
 
 

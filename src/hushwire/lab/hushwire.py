@@ -1,5 +1,7 @@
 """hushwire itself in a host of the lab, started as an administrator would and asked through its control socket."""
 
+import atexit
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,7 +27,9 @@ class Hushwire:
     def __init__(self, host: Host, config: str, key: PrivateKey | None = None) -> None:
         """`config` is TOML in which {folder} stands for the daemon's own folder, with host.key and control in it."""
         self.host = host
+        # To the end of the run, so that a test can still read the log of what it has stopped.
         self.folder = Path(tempfile.mkdtemp(prefix=f"hushwire-{host.name}-"))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         self.key = key or PrivateKey.generate(KeyKind.ED25519)
         self.config = self.folder / "hushwire.toml"
         self.config.write_text(config.replace("{folder}", str(self.folder)))
