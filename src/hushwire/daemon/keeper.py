@@ -10,10 +10,13 @@ from pathlib import Path
 from hushwire.crypto.auth import Scheme, is_auth_octets, shared_key_auth, sign
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
+from hushwire.crypto.suite import PRF
 from hushwire.daemon import keyfile
 from hushwire.daemon.channel import Channel, ChannelClosed
 from hushwire.events import Refused, Sign, Signed
-from hushwire.wire.registry import PrfID
+
+SHARED_KEY = {f"SHARED_KEY/{prf.name}": prf for prf in PRF}
+"""The ways to use a shared key: one for each PRF that we compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +74,9 @@ class Keeper:
         """A signature, or why not.  Only octets of the RFC 7296 s2.15 shape are signed, so this is no oracle."""
         if not is_auth_octets(request.octets):
             return Refused(request.request, "these are no AUTH octets")
-        method, _, prf = request.scheme.partition("/")
-        if method == "SHARED_KEY" and request.key in self._shared and prf in PrfID.__members__:
-            return Signed(request.request, shared_key_auth(PrfID[prf], self._shared[request.key], request.octets))
+        if request.scheme in SHARED_KEY and request.key in self._shared:
+            auth = shared_key_auth(SHARED_KEY[request.scheme], self._shared[request.key], request.octets)
+            return Signed(request.request, auth)
         if self._key is None or request.key != self._key.public.fingerprint:
             return Refused(request.request, "no such key is kept here")
         if request.scheme not in Scheme.__members__ or self._key.kind not in Scheme[request.scheme].kinds:
