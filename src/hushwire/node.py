@@ -53,6 +53,8 @@ from hushwire.wire.address import IPAddress
 
 ASK_AGAIN = 5.0
 """Seconds that must have passed since a name was looked up, for a peer's odd address or key to have it asked again."""
+MOST_WAITING = 16
+"""Addresses of a peer whose packets wait for its name to be looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,10 @@ class Node:
                 self._check_standing(peer, sa, now)
         if peer.lookup is not None and peer.lookup.binding is None and not peer.lookup.asking:
             self._answer_connects(peer, False, str(peer.lookup.unbound))
+        if peer.addresses:
+            waiting, peer.waiting = peer.waiting, {}
+            for acquire in waiting.values():
+                self._acquire(acquire, now)
         for parked in [parked for parked in self._parked if parked[0] is peer]:
             self._parked.remove(parked)
             self._authorize(peer, parked[1], now)
@@ -276,7 +282,14 @@ class Node:
 
     def _acquire(self, event: Acquire, now: Now) -> None:
         peer = next((peer for peer in self._peers if peer.reqid == event.reqid), None)
-        if peer is not None and peer.not_before <= now.monotonic:
+        if peer is None:
+            return
+        if peer.lookup is not None and peer.lookup.binding is None:
+            # A plane tells of a flow once, and then not for half a minute: policies that an earlier run left raise
+            # their first Acquire before the name is looked up.
+            if len(peer.waiting) < MOST_WAITING:
+                peer.waiting[event.flow.remote] = event
+        elif peer.not_before <= now.monotonic:
             self._protect(peer, event.flow, event.sequence, now)
 
     def _protect(self, peer: Peer, flow: Flow, sequence: int, now: Now) -> None:

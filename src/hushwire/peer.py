@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from hushwire.config import Rule, Start
 from hushwire.crypto.keys import PublicKey
-from hushwire.events import Outcome
+from hushwire.events import Acquire, Outcome
 from hushwire.ike.negotiation import Wanted
 from hushwire.names.lookup import NameLookup
 from hushwire.policy.assurance import Assurance
@@ -51,6 +51,8 @@ class Peer:
     not_before: float = 0.0
     """Monotonic time of the next attempt."""
     last_failure: str = ""
+    waiting: dict[IPAddress, Acquire] = field(default_factory=dict)
+    """By remote address, the packet that came before the name was looked up."""
     connects: list[int] = field(default_factory=list)
     """Connect commands that wait for an answer."""
 

@@ -15,7 +15,7 @@ from hushwire.events import (
     Outcome,
 )  # fmt: skip
 from hushwire.node import Node
-from hushwire.peer import Peer
+from hushwire.peer import REQID_BASE, Peer
 from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action
 from hushwire.timers import Now
@@ -234,6 +234,22 @@ def test_a_key_taken_back_during_the_handshake(net: Any) -> None:
     net.wait(1)
     assert not alice.sad
     assert not bob.sad
+
+
+def test_a_packet_that_came_before_the_name_was_looked_up(make_net: Any) -> None:
+    """Policies that an earlier run left trap it; a kernel tells of it once in half a minute."""
+    net = make_net()
+    net.silent = {"bob.example"}
+    alice, _ = net.host("alice", named("bob")), net.host("bob", named("alice"))
+    net.start()
+    for _ in range(100):
+        net.step(alice, Acquire(Flow(ADDRESS["alice"], ADDRESS["bob"], 0), REQID_BASE + 1, 1))
+    assert not alice.sad
+    net.silent = set()
+    for host, question in net.late:
+        net.step(host, net.answer(question))
+    net.run()
+    assert len(alice.sad) == 2
 
 
 # --- below = clear ---
