@@ -330,7 +330,7 @@ def test_our_own_sealed_words_come_back(standing: Any, control: bool) -> None:
     if control:
         # Without the I flag and with one key for both directions, as some have had it.
         sa = pair.alice.sa
-        sa._open = pair._cipher(sa, True)
+        sa._protection._open = pair._cipher(sa, True)
     data = pair.seal(pair.alice.sa, INFORMATIONAL, [Delete(ProtocolID.IKE)], message_id=0, initiator=control is False)
     pair.feed(pair.alice, data)
     assert bool(pair.alice.sas) is not control

@@ -75,7 +75,7 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
     except (Rejected, PeerMisbehaved, PlaneRefused) as failure:
         host.outbox.append(report.ChildFailed(sa, str(failure)))
         if not isinstance(failure, PeerRefused):
-            await disown(spi_in)
+            await disown(sa, spi_in)
 
 
 async def _prove_responder(sa: "IkeSA", entry: PadEntry, agreed: Agreed, response: Message) -> Authenticated:

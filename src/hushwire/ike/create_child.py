@@ -4,6 +4,8 @@ HDR, SK {[N(REKEY_SA),] SA, Ni, [KEi,] TSi, TSr}  -->
                                 <--  HDR, SK {SA, Nr, [KEr,] TSi, TSr}
 """
 
+from collections.abc import Collection
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hushwire.crypto.kex import BadKeyExchange, KeyShare, generate
@@ -28,17 +30,36 @@ RETRY = 5.0
 """Seconds until a rekey that the peer put off is tried again."""
 
 
-async def create(sa: "IkeSA", wanted: Wanted) -> None:
-    """Ask for one more Child SA."""
-    if sa.state is not State.ESTABLISHED:
+async def create(sa: "IkeSA", wanted: Wanted, known: Collection[bytes]) -> None:
+    """Ask for one more Child SA, unless one that was not `known` when it was wanted serves already."""
+    newer = [child for spi_in, child in sa.children.items() if spi_in not in known]
+    if sa.state is not State.ESTABLISHED or any(child.selector.covers(wanted.selectors[0]) for child in newer):
         return
     sa.creating = True
     try:
-        sa.add(await _exchange(sa, wanted, None))
+        new = await _exchange(sa, wanted, None)
+        sa.add(new)
+        _settle(sa, new)
     except (Rejected, PlaneRefused, BadKeyExchange) as failure:
         sa.host.outbox.append(report.ChildFailed(sa, str(failure)))
     finally:
         sa.creating = False
+
+
+def _settle(sa: "IkeSA", new: ChildSA, replaced: ChildSA | None = None) -> None:
+    """When both ends made the same at once, one of the two goes, by the rule of RFC 7296 s2.8.1 for rekeys."""
+    for other in list(sa.children.values()):
+        if other in (new, replaced) or other.successor is not None or other.initiated is new.initiated:
+            continue
+        if (other.selector, other.mode) == (new.selector, new.mode):
+            lost, kept = sorted((new, other), key=lambda child: min(child.nonces))
+            if lost.initiated:
+                sa.start(partial(_give_way, sa, lost, kept))
+
+
+async def _give_way(sa: "IkeSA", lost: ChildSA, kept: ChildSA) -> None:
+    await activate(sa, kept)
+    await delete_child(sa, lost)
 
 
 async def rekey(sa: "IkeSA", child: ChildSA) -> None:
@@ -62,7 +83,7 @@ async def rekey(sa: "IkeSA", child: ChildSA) -> None:
     rival = child.successor
     if rival is not None and rival.spi_in in sa.children and min(new.nonces) < min(rival.nonces):
         # RFC 7296 s2.8.1: the one made with the lowest of the four nonces is closed by who made it.
-        await activate(rival)
+        await activate(sa, rival)
         await delete_child(sa, new)
     else:
         await delete_child(sa, child)
@@ -96,7 +117,7 @@ async def _exchange(sa: "IkeSA", wanted: Wanted, replaced: ChildSA | None) -> Ch
         child = _take(sa, response, wanted, spi_in, ni, share)
         await Install((child.inbound, child.outbound))
     except (Rejected, PlaneRefused, BadKeyExchange):
-        await disown(spi_in)
+        await disown(sa, spi_in)
         raise
     return child
 
@@ -165,6 +186,7 @@ async def _respond_child(sa: "IkeSA", message: Message) -> None:
     sa.add(child)
     if replaced is not None:
         replaced.successor = child
+    _settle(sa, child, replaced)
 
 
 def _replaced(sa: "IkeSA", message: Message) -> ChildSA | None:

@@ -36,6 +36,7 @@ EXCHANGES = Exchanges(
     rekey_child=create_child.rekey,
     delete_ike=informational.delete_ike,
     activate=informational.activate,
+    disown=informational.disown,
 )
 
 
@@ -80,7 +81,8 @@ class Endpoint:
     def create_child(self, sa: IkeSA, wanted: Wanted, now: Now) -> None:
         """One more Child SA under an IKE SA that stands."""
         self._host.now = now
-        sa.start(lambda: create_child.create(sa, wanted))
+        known = set(sa.children)
+        sa.start(lambda: create_child.create(sa, wanted, known))
 
     def delete(self, sa: IkeSA, now: Now) -> None:
         self._host.now = now
@@ -115,6 +117,7 @@ class Endpoint:
         running = self._host.waiting.pop(event.request, None)
         if running is not None:
             running.sa.resume(running, event.signature)
+            self._settle()
 
     def installed(self, event: Installed | Refused, now: Now) -> None:
         """An installation was done or refused; a refused Sign comes this way too."""
@@ -123,6 +126,7 @@ class Endpoint:
         if running is not None:
             error = PlaneRefused(event.reason) if isinstance(event, Refused) else None
             running.sa.installed(running, event.request, error)
+            self._settle()
 
     def authorized(self, request: int, entry: PadEntry | Unauthorized, now: Now) -> None:
         """The answer to a report.AuthorizationWanted."""

@@ -32,7 +32,8 @@ class Exchanges:
     rekey_ike: Callable[["IkeSA"], Exchange]
     rekey_child: Callable[["IkeSA", "ChildSA"], Exchange]
     delete_ike: Callable[["IkeSA"], Exchange]
-    activate: Callable[["ChildSA"], Exchange]
+    activate: Callable[["IkeSA", "ChildSA"], Exchange]
+    disown: Callable[["IkeSA", bytes], Exchange]
 
 
 @dataclass(slots=True)

@@ -27,9 +27,11 @@ async def delete_child(sa: "IkeSA", child: ChildSA) -> None:
     sa.remove(child)
 
 
-async def disown(spi_in: bytes) -> None:
+async def disown(sa: "IkeSA", spi_in: bytes) -> None:
     """Have the peer delete a Child SA that it has made and that we will not have (RFC 7296 s1.3.1, s2.7)."""
+    sa.disowned.add(spi_in)
     await Request(ExchangeType.INFORMATIONAL, [Delete(ProtocolID.ESP, (spi_in,))])
+    sa.disowned.discard(spi_in)
 
 
 async def delete_ike(sa: "IkeSA") -> None:
@@ -54,7 +56,7 @@ async def respond(sa: "IkeSA", message: Message) -> None:
     gone = []
     named = {spi for delete in deletes if delete.protocol == ProtocolID.ESP for spi in delete.spis}
     for child in [child for child in sa.children.values() if child.spi_out in named]:
-        await activate(child.successor)
+        await activate(sa, child.successor)
         if not child.deleting:
             # RFC 7296 s1.4.1: when both delete at once, neither answer names the SA again.
             gone.append(child.spi_in)
@@ -65,15 +67,16 @@ async def respond(sa: "IkeSA", message: Message) -> None:
         sa.close("the peer could not authenticate us")
 
 
-async def activate(child: ChildSA | None) -> None:
+async def activate(sa: "IkeSA", child: ChildSA | None) -> None:
     """Start to send through a Child SA that the peer's rekey made: it can open what comes (RFC 7296 s2.8)."""
     if child is not None and child.outbound_waits:
         child.outbound_waits = False
         try:
             await Install((child.outbound,))
         except PlaneRefused:
-            child.outbound_waits = True
-            raise
+            # Half a Child SA is none (RFC 7296 s1.4.1): the next packet asks for another.
+            sa.remove(child)
+            sa.disown(child.spi_in)
 
 
 def error_notify(message: Message) -> Notify | None:

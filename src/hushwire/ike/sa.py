@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Any
 
-from hushwire.crypto.cipher import IkeCipher, IntegrityError
+from hushwire.crypto.cipher import IntegrityError
 from hushwire.crypto.prf import IkeKeys
 from hushwire.crypto.suite import IkeSuite
 from hushwire.events import DeleteSA, InstallSA, Send
@@ -21,6 +21,7 @@ from hushwire.ike.host import Exchange, Host
 from hushwire.ike.init import Agreed
 from hushwire.ike.nat import Nat
 from hushwire.ike.proof import Authenticated
+from hushwire.ike.protection import Opened, Protection
 from hushwire.ike.running import Running
 from hushwire.ike.state import ANSWERED, TRANSITIONS, Input, State
 from hushwire.ike.traps import Authorize, InitRequest, Install, Listen, Request, Respond, Sign
@@ -30,8 +31,8 @@ from hushwire.policy.sad import SA, SAName
 from hushwire.timers import Timers
 from hushwire.wire.address import Endpoint
 from hushwire.wire.cursor import DecodeError
-from hushwire.wire.message import Header, Message, read_payloads, sealed_prefix, write_message, write_payloads
-from hushwire.wire.payload import Encrypted, Notify, Payload, Unknown
+from hushwire.wire.message import Header, Message, write_message
+from hushwire.wire.payload import Notify, Payload, Unknown
 from hushwire.wire.registry import ExchangeType, NotifyType
 from hushwire.wire.udp import KEEPALIVE
 
@@ -70,6 +71,8 @@ class IkeSA:
         self.authenticated: Authenticated | None = None
         self.children: dict[bytes, ChildSA] = {}
         """By our inbound SPI."""
+        self.disowned: set[bytes] = set()
+        """SPIs of Child SAs that are gone here, and of which the peer is still to be told."""
         self.successor: IkeSA | None = None
         """What the peer's rekey of this one made."""
         self.predecessor: IkeSA | None = None
@@ -91,8 +94,7 @@ class IkeSA:
         """The octets of the IKE_SA_INIT request that is being answered."""
         self.half_open_at: Endpoint | None = None
         """Where it counts as half-open."""
-        self._seal: IkeCipher | None = None
-        self._open: IkeCipher | None = None
+        self._protection: Protection | None = None
         self._timers: Timers[Timer] = Timers()
         self._queue: deque[Callable[[], Exchange]] = deque()
         self._ours: Running | None = None
@@ -111,7 +113,10 @@ class IkeSA:
     @property
     def busy_with_children(self) -> bool:
         """Whether an exchange of ours is making, replacing or deleting a Child SA (RFC 7296 s2.25.2)."""
-        return self.creating or any(child.rekeying or child.deleting for child in self.children.values())
+        sent = self.window.outstanding
+        # The one being replaced may have expired meanwhile, and with it its marks.
+        creating = sent is not None and sent.exchange == ExchangeType.CREATE_CHILD_SA and not self.rekeying
+        return creating or self.creating or any(child.rekeying or child.deleting for child in self.children.values())
 
     # --- exchanges ---
 
@@ -243,11 +248,9 @@ class IkeSA:
         self.host.outbox.append(Send(*running.path, datagram))
 
     def _write(self, header: Header, payloads: Sequence[Payload]) -> bytes:
-        if self._seal is None or header.exchange == ExchangeType.IKE_SA_INIT:
+        if self._protection is None or header.exchange == ExchangeType.IKE_SA_INIT:
             return write_message(header, payloads)
-        first, plaintext = write_payloads(payloads)
-        prefix = sealed_prefix(header, first, self._seal.sealed_length(len(plaintext)))
-        return prefix + self._seal.seal(prefix, plaintext)
+        return self._protection.seal(header, payloads)
 
     def _transmit(self, datagram: bytes) -> None:
         self.host.outbox.append(Send(self.local, self.remote, datagram))
@@ -288,24 +291,22 @@ class IkeSA:
         if self._theirs is not None or not self._answers(header.exchange):
             self.host.notice("ike.dropped", ("reason", f"{header.exchange.name} while {self.state.name}"))
             return
-        try:
-            plaintext = self._decrypt(message)
-        except IntegrityError:
-            self.host.notice("ike.dropped", ("reason", "integrity"))
+        opened = self._open(message)
+        if opened is None:
             return
         self.window.accept(datagram)
         self._integrity_checked(local, remote)
-        self._theirs = Running(self, self._answer(message, plaintext), message, (local, remote))
+        self._theirs = Running(self, self._answer(message, opened), message, (local, remote))
         self._drive(self._theirs)
 
     def _answers(self, exchange: ExchangeType) -> bool:
         """Whether a request of this kind has its place now.  The initial exchanges are the initiator's to begin."""
         return exchange in ANSWERED[self.state] and not (self.initiator and self.state is State.HALF_OPEN)
 
-    def _answer(self, message: Message, plaintext: bytes) -> Exchange:
+    def _answer(self, message: Message, opened: Opened) -> Exchange:
         """The coroutine that answers a request which passed its integrity check."""
         try:
-            inner = self._inner(message, plaintext)
+            inner = opened.read()
         except DecodeError as error:
             return _refuse(NotifyType.INVALID_SYNTAX, str(error))
         for payload in inner.payloads:
@@ -328,17 +329,15 @@ class IkeSA:
             self._requesting = None
             self._drive(running, (message, datagram))
             return
-        try:
-            plaintext = self._decrypt(message)
-        except IntegrityError:
-            self.host.notice("ike.dropped", ("reason", "integrity"))
+        opened = self._open(message)
+        if opened is None:
             return
         self.window.acknowledged()
         self._timers.stop(Timer.RETRANSMIT)
         self._integrity_checked(local, remote)
         self._requesting = None
         try:
-            inner = self._inner(message, plaintext)
+            inner = opened.read()
         except DecodeError as error:
             self._drive(running, error=PeerMisbehaved(str(error)))
             return
@@ -348,17 +347,15 @@ class IkeSA:
         else:
             self._drive(running, inner)
 
-    def _decrypt(self, message: Message) -> bytes:
-        """The octets inside SK; raises IntegrityError, for a message without one too."""
-        sealed = message.payloads[-1] if message.payloads else None
-        if self._open is None or not isinstance(sealed, Encrypted):
-            raise IntegrityError("not encrypted")
-        return self._open.open(message.associated, sealed.body)
-
-    def _inner(self, message: Message, plaintext: bytes) -> Message:
-        sealed = message.payloads[-1]
-        assert isinstance(sealed, Encrypted)
-        return Message(message.header, read_payloads(sealed.first, plaintext))
+    def _open(self, message: Message) -> Opened | None:
+        """What only the peer can have sent; None, with a count, for anything else."""
+        try:
+            if self._protection is not None:
+                return self._protection.open(message)
+        except IntegrityError:
+            pass
+        self.host.notice("ike.dropped", ("reason", "integrity"))
+        return None
 
     def _integrity_checked(self, local: Endpoint, remote: Endpoint) -> None:
         """Law 6: only here may the peer's address change, and only if it sits behind a NAT (RFC 7296 s2.23)."""
@@ -383,11 +380,7 @@ class IkeSA:
         """IKE_SA_INIT, or a rekey, has given keys."""
         self._advance(Input.KEYED)
         self.suite, self.keys = suite, keys
-        ours, theirs = (
-            ((keys.ei, keys.ai), (keys.er, keys.ar)) if self.initiator else ((keys.er, keys.ar), (keys.ei, keys.ai))
-        )
-        self._seal = IkeCipher(suite, *ours, self.host.entropy)
-        self._open = IkeCipher(suite, *theirs, self.host.entropy)
+        self._protection = Protection(suite, keys, self.host.entropy, initiator=self.initiator)
         self.window.acknowledged()
         self._timers.stop(Timer.RETRANSMIT)
 
@@ -483,6 +476,9 @@ class IkeSA:
             child.rekeying = child.deleting = False
         self.children.update(other.children)
         other.children.clear()
+        for spi_in in other.disowned:
+            self.disown(spi_in)
+        other.disowned.clear()
         self.arm_children()
         self.host.outbox.append(report.Replaced(other, self))
 
@@ -490,8 +486,16 @@ class IkeSA:
         """The plane has dropped it: what replaces it, if the peer has begun to, takes over at once."""
         successor = child.successor
         if successor is not None:
-            self.start(lambda: self.host.exchanges.activate(successor))
+            self.start(lambda: self.host.exchanges.activate(self, successor))
+        if not child.deleting:
+            # RFC 7296 s1.4.1: the peer may hold its half for ever, if nobody tells it.
+            self.disown(child.spi_in)
         self.remove(child)
+
+    def disown(self, spi_in: bytes) -> None:
+        """Tell the peer that a Child SA is gone here; if this IKE SA is replaced before, its heir does."""
+        self.disowned.add(spi_in)
+        self.start(lambda: self.host.exchanges.disown(self, spi_in))
 
     def rekey_child(self, child: ChildSA) -> None:
         """Replace a Child SA, unless that is already under way."""
