@@ -458,19 +458,26 @@ def read_payload(number: int, critical: bool, body: Cursor) -> Clear:
 def _read_proposal(body: Cursor) -> Proposal:
     number, protocol, spi_size, count = body.unpack(_PROPOSAL)
     spi = body.take(spi_size)
+    at = body.at
+    try:
+        return Proposal(number, ProtocolID(protocol), spi, _read_transforms(count, body.rest()))
+    except DecodeError as error:
+        raise DecodeError(error.what, at + error.offset) from None
+
+
+# The same few offers come in every handshake; each is read once.
+@lru_cache(maxsize=256)
+def _read_transforms(count: int, octets: bytes) -> tuple[Transform, ...]:
+    body = Cursor(octets)
     transforms: list[Transform] = []
     for left in range(count, 0, -1):
         at = body.at
         more, length = _read_link(body, _MORE_TRANSFORMS)
         if more != (left > 1):
             raise DecodeError(f"{left} transforms left, and the chain says otherwise", at)
-        octets = body.take(length)
-        try:
-            transforms.append(_read_transform(octets))
-        except DecodeError as error:
-            raise DecodeError(error.what, at + _LINK.size + error.offset) from None
+        transforms.append(_read_transform(body.sub(length)))
     body.end()
-    return Proposal(number, ProtocolID(protocol), spi, tuple(transforms))
+    return tuple(transforms)
 
 
 def _write_proposal(proposal: Proposal) -> bytes:
@@ -482,10 +489,7 @@ def _write_proposal(proposal: Proposal) -> bytes:
     )
 
 
-# The same few transforms come in every handshake; each is read once.
-@lru_cache(maxsize=1024)
-def _read_transform(octets: bytes) -> Transform:
-    body = Cursor(octets)
+def _read_transform(body: Cursor) -> Transform:
     number, value = body.unpack(_TYPE_ID)
     key_length = None
     attributes: list[tuple[int, int | bytes]] = []
