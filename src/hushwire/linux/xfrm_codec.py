@@ -99,6 +99,9 @@ class Unspoken(Exception):
 
 def write_sa(sa: SA) -> bytes:
     """The body of NEWSA or UPDSA."""
+    if sa.spi <= 255:
+        # RFC 4303 s2.1: reserved, though the kernel would take it.
+        raise Unspoken(f"SPI {sa.spi} is reserved")
     family = _family(sa.destination)
     flags = STATE_ESN if sa.suite.esn else 0
     if _family(sa.selector.local.network_address) == family:
@@ -184,7 +187,7 @@ def _write_algorithms(suite: EspSuite, encr_key: Secret, integ_key: Secret) -> b
 
 def _check(suite: EspSuite, key: Secret, length: int) -> None:
     if len(key) != length:
-        raise ValueError(f"{suite}: a key of {len(key)} octets, where {length} are wanted")
+        raise Unspoken(f"{suite}: a key of {len(key)} octets, where {length} are wanted")
 
 
 def _read_algorithms(attributes: dict[int, bytes], esn: bool) -> tuple[EspSuite, Secret, Secret]:
