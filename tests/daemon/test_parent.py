@@ -184,6 +184,7 @@ def test_what_is_no_request_starts_the_children_anew(stage: Stage, how: str) -> 
 def test_sigint_to_all_ends_all(stage: Stage) -> None:
     """As a terminal's Ctrl-C does."""
     daemon = like_alice(stage)
+    daemon.config.write_text(daemon.config.read_text().replace("bob.example", "nobody.example"))
     with daemon:
         pids = children(daemon.pid)
         for pid in (*pids.values(), daemon.pid):

@@ -12,7 +12,7 @@ from hushwire.config import Host
 from hushwire.daemon.control import ControlError, ask
 
 CONTROL = click.option(
-    "--control", type=click.Path(path_type=Path), default=Path(Host("localhost.localdomain").control),
+    "--control", type=click.Path(path_type=Path, readable=False), default=Path(Host("localhost.localdomain").control),
     show_default=True, help="Socket of the daemon.",
 )  # fmt: skip
 

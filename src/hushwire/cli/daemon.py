@@ -7,11 +7,12 @@ import click
 from hushwire.config import Config, ConfigError, parse
 from hushwire.daemon import keyfile
 from hushwire.daemon.log import Log
-from hushwire.daemon.parent import CannotStart, Parent
+from hushwire.daemon.parent import CannotStart, Parent, user_of
+from hushwire.daemon.unbound import UnboundError, read_anchors
 
 DEFAULT = Path("/etc/hushwire/hushwire.toml")
 
-FILE = click.argument("file", type=click.Path(path_type=Path), default=DEFAULT, metavar="[FILE]")
+FILE = click.argument("file", type=click.Path(path_type=Path, readable=False), default=DEFAULT, metavar="[FILE]")
 
 
 @click.command()
@@ -41,12 +42,11 @@ def check(file: Path) -> None:
                 keyfile.read_public(Path(rule.key))
             if rule.psk:
                 keyfile.read_shared(Path(rule.psk))
-    except keyfile.KeyFileError as error:
+        user_of(config.host.user)
+        if not read_anchors(config.dns.trust_anchor):
+            raise click.ClickException(f"trust anchor {config.dns.trust_anchor}: no DS or DNSKEY record in it")
+    except (keyfile.KeyFileError, CannotStart, UnboundError) as error:
         raise click.ClickException(str(error)) from None
-    if not Path(config.dns.trust_anchor).is_file():
-        raise click.ClickException(
-            f"{file}: dns.trust-anchor: there is no file {config.dns.trust_anchor}; install dns-root-data, or name one"
-        )
     click.echo(f"{file}: good; {config.host.name} with {len(config.rules)} rules")
 
 

@@ -6,6 +6,7 @@ The parent makes the socket, for its own user only (mode 0600); the node, withou
 import json
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from hushwire.events import Connect, Disconnect, Rekey, Reply, Status
@@ -23,9 +24,16 @@ class ControlError(Exception):
     """The daemon cannot be asked; one line says why and what to do."""
 
 
+class SocketInUse(Exception):
+    """Somebody answers at the socket's path."""
+
+
 def listen(path: Path) -> socket.socket:
-    """The socket at `path`, in place of what an earlier run left there.  Raises OSError."""
+    """The socket at `path`, in place of what an earlier run left there.  Raises OSError, SocketInUse."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other, suppress(OSError):
+        other.connect(str(path))
+        raise SocketInUse(f"{path} is in use: hushwire runs already")
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from struct import Struct
 from typing import get_args
 
 from cryptography.hazmat.backends import default_backend
@@ -90,29 +91,50 @@ class Parent:
     def __init__(self, config: Config, log: Log) -> None:
         self._config = config
         self._log = log
-        self._user = _user(config.host.user)
+        self._user = user_of(config.host.user)
         self._secrets = _public_secrets(config)
         self._plane_name = _choose_plane(config, log)
+        self._lock = _be_alone()
         self._open = self._open_descriptors()
         if self._plane_name is PlaneChoice.KERNEL:
             self._keep_first_packets()
         self._stopping = False
+        self._wake, self._woken = socket.socketpair()
+        for sock in (self._wake, self._woken):
+            sock.setblocking(False)
         # What the library imports late must be in memory before the children give up the file system.
         default_backend()
         # What is there now stays: no collection need look at it again, nor a child copy its pages for that.
         gc.collect()
         gc.freeze()
         self._guard = Guard(config)
-        with Xfrm() as xfrm:
-            for policy in planes.found_policies(xfrm):
-                self._guard.adopt(policy)
-            for policy in planes.base_policies(config):
-                xfrm.install_policy(policy)
 
     def run(self) -> None:
         """Serve until told to stop.  Raises CannotStart if the first children could not begin."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        # A signal alone would not end a poll that Python has begun.
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        try:
+            self._install_policies()
+            self._serve_generations()
+        finally:
+            self._open.control.close()
+            Path(self._config.host.control).unlink(missing_ok=True)
+        self._log.line("stopped; policies stand")
+
+    def _install_policies(self) -> None:
+        """Those that stand whoever the peers are; what an earlier run left stays (DESIGN.md law 1)."""
+        try:
+            with Xfrm() as xfrm:
+                for policy in planes.found_policies(xfrm):
+                    self._guard.adopt(policy)
+                for policy in planes.base_policies(self._config):
+                    xfrm.install_policy(policy)
+        except (OSError, NetlinkError) as error:
+            raise CannotStart(_said(error)) from None
+
+    def _serve_generations(self) -> None:
         wait, first = FIRST_WAIT, True
         while not self._stopping:
             began = time.monotonic()
@@ -134,9 +156,6 @@ class Parent:
                 wait = FIRST_WAIT if time.monotonic() - began > STEADY else min(LAST_WAIT, 2 * wait)
                 self._log.line(f"! a process ended; policies stand, all start again in {wait:g} s")
                 time.sleep(wait)
-        self._open.control.close()
-        Path(self._config.host.control).unlink(missing_ok=True)
-        self._log.line("stopped; policies stand")
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
@@ -161,13 +180,13 @@ class Parent:
                     esp.append(for_plane)
             for sock in ike + esp:
                 sock.bypass_xfrm()
+            listener = control.listen(Path(host.control))
             if esp:
                 tun = Tun("hushwire%d", mtu=planes.TUN_MTU)
                 with Routes() as routes:
                     routes.change_link(tun.index, up=True, queue=planes.TUN_QUEUE)
                 barrier = planes.Barrier(tun, (host.port, host.nat_port), ipv6=ipv6)
-            listener = control.listen(Path(host.control))
-        except (OSError, NetlinkError) as error:
+        except (OSError, NetlinkError, control.SocketInUse) as error:
             raise CannotStart(_said(error)) from None
         return Descriptors(ike, esp, tun, barrier, listener)
 
@@ -325,6 +344,7 @@ class Parent:
         with contextlib.closing(watch), poll:
             poll.register(to_node.fileno(), selectors.EVENT_READ, "node")
             poll.register(watch.fileno(), selectors.EVENT_READ, "addresses")
+            poll.register(self._woken, selectors.EVENT_READ, "signal")
             for descriptor in driven.descriptors():
                 poll.register(descriptor, selectors.EVENT_READ, "plane")
             for descriptor in children.pids:
@@ -336,7 +356,7 @@ class Parent:
                     if self._stopping and end == float("inf"):
                         end = time.monotonic() + STOP_LIMIT
                         to_node.send(Stop())
-                    for key, _ in poll.select(0.1 if self._stopping else 1.0):
+                    for key, _ in poll.select(0.1 if self._stopping else None):
                         match key.data:
                             case "node":
                                 self._from_node(to_node, driven, guard, asked)
@@ -345,19 +365,23 @@ class Parent:
                             case "addresses":
                                 if watch.receive():
                                     self._tell_addresses(to_node, guard)
+                            case "signal":
+                                self._woken.recv(64)
                             case _:
                                 raise ChannelClosed
                     if self._stopping and not guard.sas:
                         return
             finally:
-                driven.flush(guard.sas)
+                driven.end(guard.sas)
                 guard.forget_sas()
 
     def _from_node(self, to_node: Channel, driven: planes.Plane, guard: Guard, asked: dict[int, Request]) -> None:
         """One packet of requests, so that whoever sends many does not keep us from all else."""
         answers: list[planes.News] = []
+        allowed: list[Request] = []
         for request in to_node.receive():
-            time.sleep(guard.pace(Now(time.monotonic(), time.time())))
+            if wait := guard.pace(Now(time.monotonic(), time.time())):
+                time.sleep(wait)
             number = getattr(request, "request", 0)
             try:
                 if number in asked:
@@ -372,7 +396,8 @@ class Parent:
                 asked[number] = request
             else:
                 guard.done(request)
-            answers += driven.perform(request)
+            allowed.append(request)
+        answers += driven.perform(*allowed)
         self._answer(to_node, guard, asked, answers)
 
     def _from_plane(self, to_node: Channel, driven: planes.Plane, guard: Guard, asked: dict[int, Request]) -> None:
@@ -406,6 +431,21 @@ class Parent:
             os.close(descriptor)
 
 
+def _be_alone() -> socket.socket:
+    """One hushwire at a time: SAD, SPD and routes are the network namespace's, as is the name that is taken here."""
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        lock.bind("\0hushwire")
+        lock.listen()
+    except OSError:
+        lock.connect("\0hushwire")
+        _, holder, _ = Struct("3i").unpack(lock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        # Whoever else took the name keeps nobody from starting.
+        if holder == os.geteuid():
+            raise CannotStart("hushwire runs already on this host; stop it first, or see `hushwire status`") from None
+    return lock
+
+
 def _wait(pidfd: int, deadline: float) -> bool:
     with selectors.DefaultSelector() as poll:
         poll.register(pidfd, selectors.EVENT_READ)
@@ -429,7 +469,8 @@ def _where(error: BaseException) -> str:
     return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else "?"
 
 
-def _user(name: str) -> tuple[int, int]:
+def user_of(name: str) -> tuple[int, int]:
+    """The user and group that a configuration names.  Raises CannotStart."""
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
@@ -476,7 +517,7 @@ def _may_administer() -> bool:
     return bool(int(effective, 16) >> Capability.NET_ADMIN & 1)
 
 
-def _said(error: OSError | NetlinkError) -> str:
+def _said(error: Exception) -> str:
     strerror = getattr(error, "strerror", None)
     filename = getattr(error, "filename", None)
     if strerror and filename:

@@ -63,8 +63,8 @@ class Plane(Protocol):
 
     name: str
 
-    def perform(self, request: Request) -> list[News]:
-        """Do what the guard let through; the answers that are known at once."""
+    def perform(self, *requests: Request) -> list[News]:
+        """Do what the guard let through, in order; the answers that are known at once."""
         ...
 
     def descriptors(self) -> list[int]:
@@ -75,8 +75,8 @@ class Plane(Protocol):
         """What has happened since; ChannelClosed when the plane is gone."""
         ...
 
-    def flush(self, sas: Iterable[SAName]) -> None:
-        """Take these SAs away: whoever made them is gone."""
+    def end(self, sas: Iterable[SAName]) -> None:
+        """Whoever made these SAs is gone: so must they be."""
         ...
 
 
@@ -89,22 +89,25 @@ class KernelPlane:
         self._xfrm = Xfrm()
         self._events = XfrmEvents()
 
-    def perform(self, request: Request) -> list[News]:
+    def perform(self, *requests: Request) -> list[News]:
+        return [answer for request in requests if (answer := self._perform(request)) is not None]
+
+    def _perform(self, request: Request) -> News | None:
         try:
             match request:
                 case InstallSA(_, sa):
                     self._xfrm.install_sa(sa)
                 case DeleteSA(name):
                     self._xfrm.delete_sa(name)
-                    return []
+                    return None
                 case InstallPolicy(_, policy):
                     self._xfrm.install_policy(policy)
                 case DeletePolicy(selector, direction):
                     self._xfrm.delete_policy(selector, direction)
-                    return []
+                    return None
         except (NetlinkError, Unspoken) as error:
-            return [Refused(getattr(request, "request", 0), str(error))]
-        return [Installed(request.request)]
+            return Refused(getattr(request, "request", 0), str(error))
+        return Installed(request.request)
 
     def descriptors(self) -> list[int]:
         return [self._events.fileno()]
@@ -118,9 +121,13 @@ class KernelPlane:
             # Some were lost.  An Acquire comes again with the next packet, and IKE has timers of its own.
             return []
 
-    def flush(self, sas: Iterable[SAName]) -> None:
-        for name in sas:
-            self._xfrm.delete_sa(name)
+    def end(self, sas: Iterable[SAName]) -> None:
+        # First of all we stop to listen.  An Acquire to nobody would leave a larval SA, which keeps the next from
+        # being raised for half a minute; with no listener the kernel makes none.
+        self._events.close()
+        with self._xfrm as xfrm:
+            for name in sas:
+                xfrm.delete_sa(name)
 
 
 class UserspacePlane:
@@ -138,17 +145,24 @@ class UserspacePlane:
         self._worker = worker
         self._barrier = barrier
 
-    def perform(self, request: Request) -> list[News]:
-        try:
-            match request:
-                case InstallPolicy(_, policy):
-                    self._barrier.raise_for(policy, self._tun.index)
-                case DeletePolicy(selector, direction):
-                    self._barrier.lower_for(selector, direction, self._tun.index)
-        except (NetlinkError, NftError, Unspoken) as error:
-            return [Refused(getattr(request, "request", 0), str(error))]
-        self._worker.send(request)
-        return []
+    def perform(self, *requests: Request) -> list[News]:
+        refused: list[News] = []
+        for_worker: list[Request] = []
+        for request in requests:
+            try:
+                match request:
+                    case InstallPolicy(_, policy):
+                        self._barrier.raise_for(policy, self._tun.index)
+                    case DeletePolicy(selector, direction):
+                        self._barrier.lower_for(selector, direction, self._tun.index)
+            except (NetlinkError, NftError, Unspoken) as error:
+                refused.append(Refused(getattr(request, "request", 0), str(error)))
+            else:
+                for_worker.append(request)
+        if for_worker:
+            # In one packet: to wake the worker costs more than what it has to do.
+            self._worker.send(*for_worker)
+        return refused
 
     def descriptors(self) -> list[int]:
         return [self._worker.fileno()]
@@ -156,7 +170,7 @@ class UserspacePlane:
     def news(self) -> list[News]:
         return self._worker.receive()
 
-    def flush(self, sas: Iterable[SAName]) -> None:
+    def end(self, sas: Iterable[SAName]) -> None:
         """They end with the worker."""
 
 
@@ -208,6 +222,8 @@ class Barrier:
         elif direction is Direction.OUT:
             self._routes.delete_route(self._blackhole(selector))
         else:
+            # To delete what is not there is an error of the packet filter, but none of ours: so it is there first.
+            self._run(f"add element inet hushwire peers {{ {_pair(selector)} }}")
             self._run(f"delete element inet hushwire peers {{ {_pair(selector)} }}")
 
     def _blackhole(self, selector: Selector) -> Route:
