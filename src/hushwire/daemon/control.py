@@ -13,7 +13,9 @@ from hushwire.events import Connect, Disconnect, Rekey, Reply, Status
 from hushwire.names.name import BadName, host_name
 
 LARGEST = 4096
-"""Octets of a command."""
+"""Octets of a command, and of a packet of the answer."""
+PATIENCE = 0.5
+"""Seconds for a client to take a packet."""
 MOST = 64
 """Commands under way."""
 
@@ -85,7 +87,7 @@ class Control:
         number = next(self._numbers)
         try:
             command = _read(octets, number)
-        except (ValueError, BadName) as error:
+        except (ValueError, RecursionError, BadName) as error:
             self._asked[number] = connection
             self.reply(Reply(number, False, str(error)))
             return None
@@ -96,13 +98,12 @@ class Control:
         connection = self._asked.pop(reply.request, None)
         if connection is None:
             return
-        text = json.dumps({"ok": reply.ok, "text": reply.text, "body": json.loads(reply.body or "null")})
-        try:
-            connection.sendall(text.encode())
-        except OSError:
-            pass
-        finally:
-            connection.close()
+        text = json.dumps({"ok": reply.ok, "text": reply.text, "body": json.loads(reply.body or "null")}).encode()
+        with connection, suppress(OSError):
+            # A status of many peers does not fit one packet.  Who commands us reads, or is left.
+            connection.settimeout(PATIENCE)
+            for start in range(0, len(text), LARGEST):
+                connection.sendall(text[start : start + LARGEST])
 
 
 def _read(octets: bytes, number: int) -> Command:
@@ -126,7 +127,7 @@ def ask(path: Path, command: dict[str, object], timeout: float = 60.0) -> dict[s
         try:
             connection.connect(str(path))
             connection.sendall(json.dumps(command).encode())
-            octets = connection.recv(1 << 20)
+            octets = b"".join(iter(lambda: connection.recv(LARGEST), b""))
         except FileNotFoundError:
             raise ControlError(f"{path}: no hushwire runs here; start it with `hushwire run`") from None
         except ConnectionRefusedError:
@@ -136,7 +137,7 @@ def ask(path: Path, command: dict[str, object], timeout: float = 60.0) -> dict[s
         except TimeoutError:
             raise ControlError(f"{path}: no answer within {timeout:g} s") from None
         except OSError as error:
-            raise ControlError(f"{path}: {error.strerror}") from None
+            raise ControlError(f"{path}: {error.strerror or error}") from None
     if not octets:
         raise ControlError(f"{path}: hushwire closed the connection")
     answer = json.loads(octets)
