@@ -403,7 +403,7 @@ def test_a_rekey_names_the_sa_by_the_spi_its_sender_receives_on(standing: Any) -
 
 def test_the_peer_does_not_have_what_we_rekey(standing: Any) -> None:
     pair = standing
-    pair.bob.sa.remove(pair.bob.child)
+    pair.bob.sa.children.remove(pair.bob.child)
     pair.alice.endpoint.rekey(pair.alice.sa, pair.now, ike=False)
     pair.deliver()
     assert not pair.alice.plane

@@ -336,3 +336,53 @@ def test_an_old_ike_sa_whose_delete_never_comes_is_let_go(standing: Any) -> None
     pair.filter = lambda sender, send: []
     pair.wait(sum(pair.bob.settings.retransmit) + 1)
     assert old.state is State.CLOSED
+
+
+@pytest.mark.parametrize("rekeyed_by", ["alice", "bob"])
+@pytest.mark.parametrize("seed", [b"1", b"2", b"3", b"4"])
+def test_both_began_and_one_is_rekeyed_before_the_other_stands(make_pair: Any, seed: bytes, rekeyed_by: str) -> None:
+    pair = make_pair(alice={"seed": seed}, bob={"seed": seed})
+    first, second = pair.initiate(pair.alice), pair.initiate(pair.bob)
+    held: list[Any] = []
+
+    def hold(sender: Any, send: Any) -> list[Any]:
+        begins = send.data[:8] == second.spi_i and send.data[18] == ExchangeType.IKE_AUTH
+        rekeys = send.data[18] == CREATE and bool(send.data[19] & 0x20)
+        if (begins and not answers) or (rekeys and answers):
+            held.append((sender, send))
+            return []
+        return [send]
+
+    answers = False
+    pair.filter = hold
+    pair.deliver()
+    assert first.state is State.ESTABLISHED
+    begun, answers = list(held), True
+    held.clear()
+    me = {"alice": pair.alice, "bob": pair.bob}[rekeyed_by]
+    (sa,) = (sa for sa in me.sas if sa.state is State.ESTABLISHED)
+    me.endpoint.rekey(sa, pair.now, ike=True)
+    pair.deliver()
+    # One end has the heir, and the other waits for the answer that makes it, while the second IKE SA comes to stand.
+    pair.wire += begun
+    pair.deliver()
+    pair.filter = lambda sender, send: [send]
+    pair.wire += held
+    pair.deliver()
+    pair.wait(1)
+    assert pair.alice.sa.spi_i == pair.bob.sa.spi_i
+    assert pair.alice.child.spi_in == pair.bob.child.spi_out
+    pair.agree()
+
+
+def test_a_child_that_expires_while_its_replacement_is_installed_leaves_a_whole_one(standing: Any) -> None:
+    pair = standing
+    old = pair.alice.child
+    pair.alice.held = []
+    pair.bob.endpoint.rekey(pair.bob.sa, pair.now, ike=False)
+    pair.deliver()
+    pair.alice.endpoint.expire(old.names[0], pair.now, hard=True)
+    pair.release(pair.alice)
+    pair.deliver()
+    assert len(pair.alice.plane) == len(pair.bob.plane) == 2
+    pair.agree()

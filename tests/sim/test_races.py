@@ -80,6 +80,20 @@ def test_an_ike_rekey_does_not_forget_what_the_peer_is_to_be_told() -> None:
     assert children(alice).keys() == children(bob).keys()
 
 
+def test_an_ike_rekey_does_not_forget_a_delete_that_is_under_way() -> None:
+    world, alice, bob = established()
+    bob.tell(Rekey(1, ALICE, False))
+    world.fate = lambda frame: 0 if frame.sender == BOB else 1
+    world.run(0.2)
+    assert len(bob.sad) == 4
+    # Bob's Delete of the old one is lost, and before he says it again it expires.
+    expire(bob)
+    world.fate = None
+    alice.tell(Rekey(1, BOB, True))
+    world.run(10)
+    assert unsettled(alice, bob) == ""
+
+
 def test_half_a_child_sa_is_none() -> None:
     """Bob's plane refuses the outbound half of what alice's rekey made."""
     world, alice, bob = established()

@@ -71,7 +71,7 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
         terms, _ = take_response(sa, response, wanted, spi_in, (agreed.ni, agreed.nr), with_ke=False)
         child = assemble(sa, proof, terms, acquire=wanted.acquire)
         await Install((child.inbound, child.outbound))
-        sa.add(child)
+        sa.children.add(child)
     except (Rejected, PeerMisbehaved, PlaneRefused) as failure:
         host.outbox.append(report.ChildFailed(sa, str(failure)))
         if not isinstance(failure, PeerRefused):
@@ -126,7 +126,7 @@ async def respond(sa: "IkeSA", message: Message) -> None:
     sa.agreed = None
     host.outbox.append(report.Established(sa))
     if child is not None:
-        sa.add(child)
+        sa.children.add(child)
     elif failure:
         host.outbox.append(report.ChildFailed(sa, failure))
     if message.notify(NotifyType.INITIAL_CONTACT) is not None:

@@ -29,8 +29,6 @@ class ChildSA:
     """Monotonic seconds."""
     rekeying: bool = False
     """An exchange of ours that replaces it is under way or queued."""
-    deleting: bool = False
-    """An exchange of ours that deletes it is under way or queued."""
     successor: "ChildSA | None" = None
     """What the peer's rekey of this one made."""
     outbound_waits: bool = False
@@ -51,11 +49,6 @@ class ChildSA:
             SAName(self.inbound.spi, self.inbound.destination),
             SAName(self.outbound.spi, self.outbound.destination),
         )
-
-    @property
-    def due_for_rekey(self) -> bool:
-        """Whether it is ours to replace in time: not what is being replaced or deleted already, by either end."""
-        return not self.rekeying and not self.deleting and self.successor is None
 
     @property
     def selector(self) -> Selector:

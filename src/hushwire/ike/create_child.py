@@ -5,7 +5,6 @@ HDR, SK {[N(REKEY_SA),] SA, Ni, [KEi,] TSi, TSr}  -->
 """
 
 from collections.abc import Collection
-from functools import partial
 from typing import TYPE_CHECKING
 
 from hushwire.crypto.kex import BadKeyExchange, KeyShare, generate
@@ -35,15 +34,13 @@ async def create(sa: "IkeSA", wanted: Wanted, known: Collection[bytes]) -> None:
     newer = [child for spi_in, child in sa.children.items() if spi_in not in known]
     if sa.state is not State.ESTABLISHED or any(child.selector.covers(wanted.selectors[0]) for child in newer):
         return
-    sa.creating = True
     try:
         new = await _exchange(sa, wanted, None)
-        sa.add(new)
-        _settle(sa, new)
     except (Rejected, PlaneRefused, BadKeyExchange) as failure:
         sa.host.outbox.append(report.ChildFailed(sa, str(failure)))
-    finally:
-        sa.creating = False
+        return
+    sa.children.add(new)
+    _settle(sa, new)
 
 
 def _settle(sa: "IkeSA", new: ChildSA, replaced: ChildSA | None = None) -> None:
@@ -52,14 +49,9 @@ def _settle(sa: "IkeSA", new: ChildSA, replaced: ChildSA | None = None) -> None:
         if other in (new, replaced) or other.successor is not None or other.initiated is new.initiated:
             continue
         if (other.selector, other.mode) == (new.selector, new.mode):
-            lost, kept = sorted((new, other), key=lambda child: min(child.nonces))
+            lost = min(new, other, key=lambda child: min(child.nonces))
             if lost.initiated:
-                sa.start(partial(_give_way, sa, lost, kept))
-
-
-async def _give_way(sa: "IkeSA", lost: ChildSA, kept: ChildSA) -> None:
-    await activate(sa, kept)
-    await delete_child(sa, lost)
+                sa.children.disown(lost.spi_in)
 
 
 async def rekey(sa: "IkeSA", child: ChildSA) -> None:
@@ -74,23 +66,31 @@ async def rekey(sa: "IkeSA", child: ChildSA) -> None:
         child.rekey_at = sa.host.now.monotonic + sa.host.jitter(RETRY)
         if isinstance(failure, PeerRefused) and failure.notify == NotifyType.CHILD_SA_NOT_FOUND:
             # RFC 7296 s2.25: the peer does not have it, so neither do we.
-            sa.remove(child)
+            sa.children.remove(child)
         else:
             sa.arm_children()
             sa.host.notice("ike.rekey-failed", ("peer", sa.peer_name), ("reason", str(failure)))
         return
-    sa.add(new)
+    sa.children.add(new)
     rival = child.successor
     if rival is not None and rival.spi_in in sa.children and min(new.nonces) < min(rival.nonces):
         # RFC 7296 s2.8.1: the one made with the lowest of the four nonces is closed by who made it.
-        await activate(sa, rival)
         await delete_child(sa, new)
     else:
         await delete_child(sa, child)
 
 
 async def _exchange(sa: "IkeSA", wanted: Wanted, replaced: ChildSA | None) -> ChildSA:
-    """One CREATE_CHILD_SA of ours, tried again once if the peer takes another group."""
+    """One CREATE_CHILD_SA of ours.  Raises Rejected, PlaneRefused, BadKeyExchange."""
+    sa.children.creating = True
+    try:
+        return await _make(sa, wanted, replaced)
+    finally:
+        sa.children.creating = False
+
+
+async def _make(sa: "IkeSA", wanted: Wanted, replaced: ChildSA | None) -> ChildSA:
+    """Tried again once if the peer takes another group."""
     host = sa.host
     groups = [group for offer in host.settings.esp_offers for group in offer.ke]
     group = sa.suite.ke if sa.suite.ke in groups else next(iter(groups), KeID.NONE)
@@ -183,9 +183,12 @@ async def _respond_child(sa: "IkeSA", message: Message) -> None:
     child.outbound_waits = replaced is not None
     await Install((child.inbound,) if child.outbound_waits else (child.inbound, child.outbound))
     await Respond(payloads)
-    sa.add(child)
+    sa.children.add(child)
     if replaced is not None:
         replaced.successor = child
+        if replaced.spi_in not in sa.children:
+            # It expired meanwhile: nothing will go any more that this one could take over from.
+            await activate(sa, child)
     _settle(sa, child, replaced)
 
 
@@ -197,7 +200,7 @@ def _replaced(sa: "IkeSA", message: Message) -> ChildSA | None:
     child = next((child for child in sa.children.values() if child.spi_out == notify.spi), None)
     if notify.protocol != ProtocolID.ESP or child is None:
         raise Rejected(NotifyType.CHILD_SA_NOT_FOUND, "no such Child SA to rekey")
-    if child.deleting or child.successor is not None:
+    if child.spi_in in sa.children.disowned or child.successor is not None:
         # RFC 7296 s2.25.1: it is being closed.
         raise Rejected(NotifyType.TEMPORARY_FAILURE, "that Child SA is on its way out")
     return child

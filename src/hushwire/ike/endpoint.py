@@ -96,7 +96,7 @@ class Endpoint:
         if ike:
             sa.rekey()
         else:
-            sa.rekey_children()
+            sa.children.rekey_all()
 
     def expire(self, name: SAName, now: Now, *, hard: bool) -> None:
         """The plane says that the lifetime of an SA, of either direction, has passed."""
@@ -106,9 +106,9 @@ class Endpoint:
                 # By SPI and address: half of the SPIs are of the peers' choosing.
                 if name in child.names:
                     if hard:
-                        sa.expired(child)
+                        sa.children.expired(child)
                     else:
-                        sa.rekey_child(child)
+                        sa.children.rekey(child)
 
     # --- answers ---
 
@@ -242,16 +242,18 @@ class Endpoint:
     def _settle(self) -> None:
         """When both ends began at once, two IKE SAs stand between them: the same one goes at both (DESIGN.md P6).
 
-        The one with the lower initiator's SPI stays; whoever began the other deletes it.
+        The one with the lower initiator's SPI stays; whoever began the other deletes it.  A rekey changes neither
+        the one nor the other: the two ends need not have the same heirs yet to come to the same end.
         """
         for told in self._host.outbox:
             if not isinstance(told, report.Established):
                 continue
             for other in self.of_peer(told.sa.peer.identity) if told.sa.peer else ():
-                if other is told.sa or other.state is not State.ESTABLISHED or other.remote != told.sa.remote:
+                if other.state is not State.ESTABLISHED or other.remote != told.sa.remote:
                     continue
-                redundant = max(told.sa, other, key=lambda sa: sa.spi_i)
-                if redundant.initiator:
+                redundant = max(told.sa, other, key=lambda sa: sa.origin)
+                _, we_began = redundant.origin
+                if we_began and other.origin != told.sa.origin:
                     redundant.delete()
 
 

@@ -20,18 +20,18 @@ async def check_liveness(sa: "IkeSA") -> None:
 
 async def delete_child(sa: "IkeSA", child: ChildSA) -> None:
     """Delete a Child SA at both ends."""
-    if child.deleting or child.spi_in not in sa.children:
-        return
-    child.deleting = True
-    await Request(ExchangeType.INFORMATIONAL, [Delete(ProtocolID.ESP, (child.spi_in,))])
-    sa.remove(child)
+    if child.spi_in in sa.children and child.spi_in not in sa.children.disowned:
+        await disown(sa, child.spi_in)
 
 
 async def disown(sa: "IkeSA", spi_in: bytes) -> None:
-    """Have the peer delete a Child SA that it has made and that we will not have (RFC 7296 s1.3.1, s2.7)."""
-    sa.disowned.add(spi_in)
+    """Have the peer delete its half of a Child SA, and let go of ours if there is one (RFC 7296 s1.3.1, s1.4.1)."""
+    sa.children.disowned.add(spi_in)
     await Request(ExchangeType.INFORMATIONAL, [Delete(ProtocolID.ESP, (spi_in,))])
-    sa.disowned.discard(spi_in)
+    sa.children.disowned.discard(spi_in)
+    child = sa.children.get(spi_in)
+    if child is not None:
+        await _let_go(sa, child)
 
 
 async def delete_ike(sa: "IkeSA") -> None:
@@ -56,15 +56,20 @@ async def respond(sa: "IkeSA", message: Message) -> None:
     gone = []
     named = {spi for delete in deletes if delete.protocol == ProtocolID.ESP for spi in delete.spis}
     for child in [child for child in sa.children.values() if child.spi_out in named]:
-        await activate(sa, child.successor)
-        if not child.deleting:
+        if child.spi_in not in sa.children.disowned:
             # RFC 7296 s1.4.1: when both delete at once, neither answer names the SA again.
             gone.append(child.spi_in)
-        sa.remove(child)
+        await _let_go(sa, child)
     await Respond([Delete(ProtocolID.ESP, tuple(gone))] if gone else [])
     if message.notify(NotifyType.AUTHENTICATION_FAILED) is not None:
         # RFC 7296 s2.21.2: the initiator could not verify us, so for it there is no IKE SA.
         sa.close("the peer could not authenticate us")
+
+
+async def _let_go(sa: "IkeSA", child: ChildSA) -> None:
+    """Remove a Child SA that is deleted at both ends; what the peer's rekey made of it takes over first."""
+    await activate(sa, child.successor)
+    sa.children.remove(child)
 
 
 async def activate(sa: "IkeSA", child: ChildSA | None) -> None:
@@ -75,8 +80,8 @@ async def activate(sa: "IkeSA", child: ChildSA | None) -> None:
             await Install((child.outbound,))
         except PlaneRefused:
             # Half a Child SA is none (RFC 7296 s1.4.1): the next packet asks for another.
-            sa.remove(child)
-            sa.disown(child.spi_in)
+            sa.children.remove(child)
+            sa.children.disown(child.spi_in)
 
 
 def error_notify(message: Message) -> Notify | None:

@@ -90,7 +90,7 @@ async def _exchange(sa: "IkeSA") -> "IkeSA":
 
 async def respond(sa: "IkeSA", message: Message) -> None:
     host = sa.host
-    if sa.busy_with_children:
+    if sa.children.busy:
         # RFC 7296 s2.25.2: a Child SA of ours is in flight.
         raise Rejected(NotifyType.TEMPORARY_FAILURE, "a Child SA is being changed")
     offer, nonce, ke = message.one(SecurityAssociation), message.one(Nonce), message.one(KeyExchange)
@@ -131,6 +131,7 @@ def _heir(
     new = sa.heir(initiator=initiator)
     (new.spi_i, new.spi_r), new.nonces = spis, nonces
     new.keyed(suite, rekeyed_ike_keys(suite, sa.suite.prf, sa.keys.d, shared, *nonces, *spis))
+    new.origin = sa.origin
     new.authenticate(sa.authenticated)
     sa.host.sas[new.spi] = new
     return new

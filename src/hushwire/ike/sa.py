@@ -15,7 +15,7 @@ from hushwire.crypto.suite import IkeSuite
 from hushwire.events import DeleteSA, InstallSA, Send
 from hushwire.events import Sign as SignEffect
 from hushwire.ike import report
-from hushwire.ike.child import ChildSA
+from hushwire.ike.children import Children
 from hushwire.ike.errors import NoAnswer, PeerMisbehaved, PlaneRefused, Rejected, Unauthorized
 from hushwire.ike.host import Exchange, Host
 from hushwire.ike.init import Agreed
@@ -28,7 +28,7 @@ from hushwire.ike.traps import Authorize, InitRequest, Install, Listen, Request,
 from hushwire.ike.window import LAST_MESSAGE_ID, Window
 from hushwire.policy.pad import PadEntry
 from hushwire.policy.sad import SA, SAName
-from hushwire.timers import Timers
+from hushwire.timers import NEVER, Timers
 from hushwire.wire.address import Endpoint
 from hushwire.wire.cursor import DecodeError
 from hushwire.wire.message import Header, Message, write_message
@@ -62,23 +62,22 @@ class IkeSA:
         self.window = Window()
         self.suite: IkeSuite
         self.keys: IkeKeys
-        """Both set by keyed(): an exchange that reads them before is a bug of ours, and raises."""
+        self.origin: tuple[bytes, bool]
+        """The initiator's SPI of the first in the line of rekeys that led here, and whether we began that one.
+
+        All three set by keyed(): an exchange that reads them before is a bug of ours, and raises.
+        """
         self.nat = Nat()
         self.behind_nat = False
         """Whether a NAT of ours has a mapping to be kept alive; `nat` may only pretend."""
         self.peer: PadEntry | None = None
         """Who is meant to be there; proved only once `authenticated` is set."""
         self.authenticated: Authenticated | None = None
-        self.children: dict[bytes, ChildSA] = {}
-        """By our inbound SPI."""
-        self.disowned: set[bytes] = set()
-        """SPIs of Child SAs that are gone here, and of which the peer is still to be told."""
+        self.children = Children(self)
         self.successor: IkeSA | None = None
         """What the peer's rekey of this one made."""
         self.predecessor: IkeSA | None = None
         """Whose successor this is."""
-        self.creating = False
-        """An exchange of ours that makes one more Child SA is under way."""
         self.nonces: tuple[bytes, bytes] = (b"", b"")
         """Of the exchange that made it, the initiator's first."""
         self.created = host.now.monotonic
@@ -110,14 +109,6 @@ class IkeSA:
         """Ours of the two."""
         return self.spi_i if self.initiator else self.spi_r
 
-    @property
-    def busy_with_children(self) -> bool:
-        """Whether an exchange of ours is making, replacing or deleting a Child SA (RFC 7296 s2.25.2)."""
-        sent = self.window.outstanding
-        # The one being replaced may have expired meanwhile, and with it its marks.
-        creating = sent is not None and sent.exchange == ExchangeType.CREATE_CHILD_SA and not self.rekeying
-        return creating or self.creating or any(child.rekeying or child.deleting for child in self.children.values())
-
     # --- exchanges ---
 
     def start(self, exchange: Callable[[], Exchange]) -> None:
@@ -138,11 +129,11 @@ class IkeSA:
     def installed(self, running: Running, number: int, error: PlaneRefused | None) -> None:
         """One of the installations an exchange waits for was done or refused."""
         answered, unwanted = running.confirm(number, refused=error is not None)
-        self._uninstall(*unwanted)
+        self.uninstall(*unwanted)
         if answered:
             self.resume(running, None, error)
 
-    def _uninstall(self, *sas: SA) -> None:
+    def uninstall(self, *sas: SA) -> None:
         self.host.outbox += [DeleteSA(SAName(sa.spi, sa.destination)) for sa in sas]
 
     def _drive(self, running: Running, value: Any = None, error: Exception | None = None) -> None:
@@ -372,7 +363,7 @@ class IkeSA:
             self.host.notice("ike.moved", ("peer", self.peer_name), ("from", str(self.remote)), ("to", str(remote)))
         self.remote, self.local = remote, local
         # A Child SA moves by being rekeyed: to install its keys again would repeat nonces (law 5).
-        self.rekey_children()
+        self.children.rekey_all()
 
     # --- life ---
 
@@ -380,6 +371,7 @@ class IkeSA:
         """IKE_SA_INIT, or a rekey, has given keys."""
         self._advance(Input.KEYED)
         self.suite, self.keys = suite, keys
+        self.origin = self.spi_i, self.initiator
         self._protection = Protection(suite, keys, self.host.entropy, initiator=self.initiator)
         self.window.acknowledged()
         self._timers.stop(Timer.RETRANSMIT)
@@ -433,12 +425,12 @@ class IkeSA:
             return
         self._advance(Input.CLOSE)
         for child in list(self.children.values()):
-            self.remove(child)
+            self.children.remove(child)
         self.host.forget(self)
         self._queue.clear()
         for running in (self._ours, self._theirs):
             if running is not None:
-                self._uninstall(*running.give_up())
+                self.uninstall(*running.give_up())
                 if running is not self._current:
                     running.coroutine.close()
         if self.predecessor is not None and self.predecessor.successor is self:
@@ -450,62 +442,10 @@ class IkeSA:
     def _advance(self, what: Input) -> None:
         self.state = TRANSITIONS[self.state, what]
 
-    # --- children ---
-
-    def add(self, child: ChildSA) -> None:
-        """Both directions stand, or the outbound one will when the old one goes."""
-        self.children[child.spi_in] = child
-        self.arm_children()
-        self.host.outbox.append(report.ChildUp(self, child))
-
-    def remove(self, child: ChildSA) -> None:
-        """Take both directions out of the plane."""
-        if self.children.pop(child.spi_in, None) is None:
-            return
-        self._uninstall(*([child.inbound] if child.outbound_waits else [child.inbound, child.outbound]))
-        for other in self.children.values():
-            if other.successor is child:
-                other.successor = None
-        self.arm_children()
-        self.host.outbox.append(report.ChildDown(self, child))
-
     def adopt(self, other: "IkeSA") -> None:
-        """Take over another's children (RFC 7296 s2.18); the plane sees nothing of it."""
-        for child in other.children.values():
-            # What was still queued on the other goes with it.
-            child.rekeying = child.deleting = False
-        self.children.update(other.children)
-        other.children.clear()
-        for spi_in in other.disowned:
-            self.disown(spi_in)
-        other.disowned.clear()
-        self.arm_children()
+        """Take over another's children."""
+        self.children.adopt(other.children)
         self.host.outbox.append(report.Replaced(other, self))
-
-    def expired(self, child: ChildSA) -> None:
-        """The plane has dropped it: what replaces it, if the peer has begun to, takes over at once."""
-        successor = child.successor
-        if successor is not None:
-            self.start(lambda: self.host.exchanges.activate(self, successor))
-        if not child.deleting:
-            # RFC 7296 s1.4.1: the peer may hold its half for ever, if nobody tells it.
-            self.disown(child.spi_in)
-        self.remove(child)
-
-    def disown(self, spi_in: bytes) -> None:
-        """Tell the peer that a Child SA is gone here; if this IKE SA is replaced before, its heir does."""
-        self.disowned.add(spi_in)
-        self.start(lambda: self.host.exchanges.disown(self, spi_in))
-
-    def rekey_child(self, child: ChildSA) -> None:
-        """Replace a Child SA, unless that is already under way."""
-        if child.due_for_rekey and self.state is State.ESTABLISHED:
-            child.rekeying = True
-            self.start(lambda: self.host.exchanges.rekey_child(self, child))
-
-    def rekey_children(self) -> None:
-        for child in list(self.children.values()):
-            self.rekey_child(child)
 
     def rekey_later(self, seconds: float) -> None:
         self._arm(Timer.REKEY, self.host.now.monotonic + self.host.jitter(seconds))
@@ -524,11 +464,10 @@ class IkeSA:
 
     def arm_children(self) -> None:
         """The children's times to be rekeyed have changed."""
-        soonest = min((child.rekey_at for child in self.children.values() if child.due_for_rekey), default=None)
-        if soonest is None:
+        if self.children.next_rekey == NEVER:
             self._timers.stop(Timer.CHILDREN)
         else:
-            self._arm(Timer.CHILDREN, soonest)
+            self._arm(Timer.CHILDREN, self.children.next_rekey)
 
     # --- time ---
 
@@ -560,10 +499,7 @@ class IkeSA:
                 case Timer.EXPIRE:
                     self.close("its lifetime is over")
                 case Timer.CHILDREN:
-                    for child in list(self.children.values()):
-                        if child.rekey_at <= self.host.now.monotonic:
-                            self.rekey_child(child)
-                    self.arm_children()
+                    self.children.rekey_late(self.host.now.monotonic)
 
     def _retransmit(self) -> None:
         outstanding, running = self.window.outstanding, self._requesting
