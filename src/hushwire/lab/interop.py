@@ -42,6 +42,8 @@ class Stage:
     more: str = ""
     """Of hushwire's configuration."""
     version: int = 4
+    loss: int = 0
+    """Packets of a flow that a rekey may cost: some daemons send by the new SAs before we can have them."""
     topology: Topology = field(init=False)
     relay: Relay = field(init=False)
     hushwire: Hushwire = field(init=False)
@@ -135,8 +137,11 @@ class Stage:
         return found[0]
 
     def nothing_stands(self) -> None:
-        """Neither has an SA, and the policy lets nothing out in clear."""
-        if not eventually(lambda: not self.hushwire.sas() and not self.peer.sas(), PATIENCE, 0.2):
+        """Neither has an SA.
+
+        OpenIKED 7.2 leaves a Delete of a rekeyed IKE SA of its own beginning unanswered, and keeps that, closing.
+        """
+        if not eventually(lambda: not self.hushwire.sas() and not _standing(self.peer.sas()), PATIENCE, 0.2):
             raise AssertionError(f"something stands: {self.hushwire.sas()}, {self.peer.sas()}\n{self.logs()}")
 
     def encrypted(self, count: int = 3) -> None:
@@ -159,7 +164,7 @@ class Stage:
 
     @contextmanager
     def unbroken(self) -> Iterator[None]:
-        """Around something that must not cost a single packet of a flow, either way."""
+        """Around something that must not cost more packets of a flow, either way, than `loss`."""
         flows = [self._flow(near, far) for near, far in ((self.alice, self.bob), (self.bob, self.alice))]
         try:
             time.sleep(SETTLE)
@@ -171,7 +176,7 @@ class Stage:
                 came = {int(number) for number in re.findall(r"icmp_seq=(\d+)", said)}
                 # The last few may still have been on their way.
                 lost = set(range(1, max(came, default=1))) - came
-                if lost or not came:
+                if len(lost) > self.loss or not came:
                     raise AssertionError(f"lost: {sorted(lost)}\n{said[-300:]}\n{self.logs()}")
         finally:
             for flow in flows:
