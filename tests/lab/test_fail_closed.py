@@ -163,6 +163,17 @@ def test_stopped_politely(stage: Stage) -> None:
 
 
 @pytest.mark.lab
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_program_that_names_the_device(stage: Stage, version: int) -> None:
+    """It asks the routing tables for another way than through the TUN."""
+    canary = stage.relay.canary()
+    address = stage.bob.v4 if version == 4 else stage.bob.v6
+    command = ("ping", "-n", "-c", "3", "-i", "0.05", "-W", "1", "-I", "eth0", "-p", canary.hex(), str(address))
+    stage.alice.run(*command, check=False)
+    assert_hidden(stage, canary)
+
+
+@pytest.mark.lab
 @pytest.mark.parametrize("state", ["runs", "stopped", "killed"])
 def test_a_clear_packet_from_a_peer_is_not_taken(stage: Stage, state: str) -> None:
     """RFC 4301 s5.2: what ought to have come through an SA and did not is dropped."""

@@ -21,7 +21,9 @@ from hushwire.wire.address import IPAddress, host_network
 Request = InstallSA | DeleteSA | InstallPolicy | DeletePolicy
 
 MOST_PEERS = 1 << 16
-"""Peers of one host: as many reqids are its own."""
+"""Peers of one host."""
+REQIDS = range(REQID_BASE + 1, REQID_BASE + MOST_PEERS + 1)
+"""Those that are our own: of all that is in the kernel's tables, what has another is not touched."""
 MOST_POLICIES = MOST_SAS = 1 << 17
 """Of each: what the kernel's memory is to bear."""
 WIDEST_WINDOW = 4096
@@ -177,9 +179,9 @@ class Guard:
 
     def _rules_of(self, reqid: int) -> tuple[Rule, ...]:
         """The rules of a peer by its number, which a configured one or one that `hushwire connect` named may have."""
-        number = reqid - REQID_BASE
-        if not 0 < number <= MOST_PEERS:
+        if reqid not in REQIDS:
             raise Forbidden(f"reqid {reqid:#x}, which is not ours")
+        number = reqid - REQID_BASE
         return self._groups[number - 1] if number <= len(self._groups) else NAMED_LATER
 
     def _judge_scope(self, selector: Selector, rules: tuple[Rule, ...]) -> None:
@@ -207,7 +209,7 @@ class Guard:
         reason = why_not_a_peer(remote, self._own)
         if reason is not None:
             raise Forbidden(f"{remote} is {reason}")
-        if rules[0].require is Assurance.TRUSTED and remote not in _places(rules[0]):
+        if rules[0].require is Assurance.TRUSTED and remote not in places(rules[0]):
             raise Forbidden(f"{remote}, where {rules[0].peer} is not")
 
 
@@ -215,7 +217,8 @@ def _one_family(selector: Selector) -> bool:
     return selector.local.version == selector.remote.version
 
 
-def _places(rule: Rule) -> tuple[IPAddress, ...]:
+def places(rule: Rule) -> tuple[IPAddress, ...]:
+    """Where the configuration says that a peer is; nothing of one that the DNS tells of."""
     if rule.address is not None:
         return (rule.address,)
     return () if isinstance(rule.peer, str) else (rule.peer.network_address,)

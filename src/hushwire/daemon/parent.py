@@ -41,6 +41,7 @@ from hushwire.linux.sockets import UdpSocket, shared_nat_t
 from hushwire.linux.tun import Tun
 from hushwire.linux.xfrm import Xfrm
 from hushwire.node import Node, Secrets
+from hushwire.policy.spd import Action
 from hushwire.timers import Now
 
 START_LIMIT = 15.0
@@ -49,6 +50,8 @@ STOP_LIMIT = 1.5
 """Seconds that peers are given to hear of our end."""
 FIRST_WAIT, LAST_WAIT = 0.5, 30.0
 """Seconds until the children are started again after one died; doubled each time."""
+ACQUIRE_AGAIN = 4
+"""Seconds; the kernel's own half a minute would be lost whenever who heard an Acquire has ended."""
 STEADY = 60.0
 """Seconds after which a run counts as having gone well."""
 
@@ -125,12 +128,18 @@ class Parent:
 
     def _install_policies(self) -> None:
         """Those that stand whoever the peers are; what an earlier run left stays (DESIGN.md law 1)."""
+        barrier, tun = self._open.barrier, self._open.tun
         try:
             with Xfrm() as xfrm:
                 for policy in planes.found_policies(xfrm):
                     self._guard.adopt(policy)
+                for name in planes.found_sas(xfrm):
+                    xfrm.delete_sa(name)
                 for policy in planes.base_policies(self._config):
-                    xfrm.install_policy(policy)
+                    if barrier and tun and policy.action is Action.BLOCK and policy.selector.remote.version == 6:
+                        barrier.raise_for(policy, tun.index)
+                    else:
+                        xfrm.install_policy(policy)
         except (OSError, NetlinkError) as error:
             raise CannotStart(_said(error)) from None
 
@@ -191,9 +200,10 @@ class Parent:
         return Descriptors(ike, esp, tun, barrier, listener)
 
     def _keep_first_packets(self) -> None:
-        """Have the kernel hold the packet that raises an Acquire, rather than drop it."""
+        """Have the kernel hold the packet that raises an Acquire, and raise another soon if nobody acted on it."""
         try:
-            Path("/proc/sys/net/core/xfrm_larval_drop").write_text("0")
+            for name, value in (("xfrm_larval_drop", 0), ("xfrm_acq_expires", ACQUIRE_AGAIN)):
+                Path(f"/proc/sys/net/core/{name}").write_text(str(value))
         except OSError as error:
             self._log.line(f"a first packet to each peer will be lost: {error.strerror}: {error.filename}")
 

@@ -5,12 +5,13 @@ packets leave and come through the TUN and no other way: when the TUN is gone th
 """
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 from typing import Protocol
 
-from hushwire.config import Config
+from hushwire.config import Config, Rule
 from hushwire.daemon.channel import Channel
+from hushwire.daemon.guard import REQIDS, Request, places
 from hushwire.events import (
     Acquire,
     DeletePolicy,
@@ -29,13 +30,13 @@ from hushwire.linux.route import Rule as RoutingRule
 from hushwire.linux.tun import Tun, exempt_ipv4
 from hushwire.linux.xfrm import Xfrm, XfrmEvents
 from hushwire.linux.xfrm_codec import Unspoken
-from hushwire.peer import PROTECT_PRIORITY, REQID_BASE, narrowness
+from hushwire.peer import PROTECT_PRIORITY, narrowness
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.sad import Direction, SAName
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy
+from hushwire.wire.address import host_network
 
-Request = InstallSA | DeleteSA | InstallPolicy | DeletePolicy
 News = Installed | Refused | Acquire | Expire | Mapping
 
 MARK = 0x6877
@@ -43,8 +44,6 @@ MARK = 0x6877
 TABLE = 0x6877
 """The routing table of what does."""
 RULE_PRIORITY = 220
-BLOCK_PRIORITY = 2000
-"""Under every policy of a peer."""
 NEIGHBOUR_PRIORITY = 10
 """Over everything."""
 LAST_METRIC = 1 << 20
@@ -56,6 +55,8 @@ TUN_QUEUE = 4000
 NEIGHBOUR_DISCOVERY = range(133, 138)
 """ICMPv6 types without which no IPv6 host is reached at all (RFC 4861 s4); ESP could not carry them (RFC 4301 s5)."""
 ICMPV6 = 58
+SETS = {"peers": "", "networks": "flags interval; "}
+"""Of the packet filter.  Hosts are apart, since ranges in a set must not overlap."""
 
 
 class Plane(Protocol):
@@ -187,44 +188,41 @@ class Barrier:
             # What the plane itself sends is marked, and goes where it would without us.
             rule = RoutingRule(version, RULE_PRIORITY, TABLE, MARK, 0xFFFF_FFFF, inverted=True)
             self._routes.add_rule(rule)
+        self._users: dict[tuple[Direction, str], set[Selector]] = {}
+        """Who needs a route or an element of the packet filter, which know no ports."""
         if self._nft is not None:
-            neighbours = ", ".join(map(str, NEIGHBOUR_DISCOVERY))
-            # RFC 4301 s5.2: a packet that ought to have come through an SA and did not is dropped.
-            self._nft.run(
-                "add table inet hushwire",
-                "add set inet hushwire peers { type ipv6_addr . ipv6_addr; }",
-                "add chain inet hushwire input { type filter hook input priority -10; }",
-                "flush chain inet hushwire input",
-                f'add rule inet hushwire input iifname "{tun.name}" accept',
-                f"add rule inet hushwire input icmpv6 type {{ {neighbours} }} accept",
-                f"add rule inet hushwire input udp dport {{ {ports[0]}, {ports[1]} }} accept",
-                "add rule inet hushwire input ip6 saddr . ip6 daddr @peers drop",
-            )
+            self._nft.run(*_filter(tun.name, ports))
 
     def raise_for(self, policy: Policy, tun: int) -> None:
         """Install, or leave as it is, what a policy of a peer needs."""
-        selector, out = policy.selector, policy.direction is Direction.OUT
+        selector, direction = policy.selector, policy.direction
         if selector.remote.version == 4:
-            self._xfrm.install_policy(Policy(selector, policy.direction, Action.BLOCK, BLOCK_PRIORITY))
-        elif out:
+            block = Policy(selector, direction, Action.BLOCK, policy.priority, mode=policy.mode)
+            self._xfrm.install_policy(block)
+        elif direction is Direction.OUT:
             self._routes.add_route(self._blackhole(selector))
         else:
-            self._run(f"add element inet hushwire peers {{ {_pair(selector)} }}")
-        if out and policy.action is Action.PROTECT:
+            self._run(f"add element inet hushwire {_element(selector)}")
+        if direction is Direction.OUT and policy.action is Action.PROTECT:
             self._routes.add_route(_route(selector, tun))
+        self._users.setdefault(_shared(selector, direction), set()).add(selector)
 
     def lower_for(self, selector: Selector, direction: Direction, tun: int) -> None:
-        """Take it away again, the way through first."""
-        if direction is Direction.OUT:
-            self._routes.delete_route(_route(selector, tun))
+        """Take it away again, the way through first, unless another policy needs it."""
+        users = self._users.get(_shared(selector, direction), set())
+        users.discard(selector)
         if selector.remote.version == 4:
             self._xfrm.delete_policy(selector, direction)
-        elif direction is Direction.OUT:
+        if users:
+            return
+        if direction is Direction.OUT:
+            self._routes.delete_route(_route(selector, tun))
+        if selector.remote.version == 6 and direction is Direction.OUT:
             self._routes.delete_route(self._blackhole(selector))
-        else:
+        elif selector.remote.version == 6:
             # To delete what is not there is an error of the packet filter, but none of ours: so it is there first.
-            self._run(f"add element inet hushwire peers {{ {_pair(selector)} }}")
-            self._run(f"delete element inet hushwire peers {{ {_pair(selector)} }}")
+            self._run(f"add element inet hushwire {_element(selector)}")
+            self._run(f"delete element inet hushwire {_element(selector)}")
 
     def _blackhole(self, selector: Selector) -> Route:
         return Route(selector.remote, table=TABLE, metric=LAST_METRIC, blackhole=True)
@@ -235,9 +233,43 @@ class Barrier:
         self._nft.run(command)
 
 
-def _pair(selector: Selector) -> str:
-    """The peer and this host, as the packet filter matches them."""
-    return f"{selector.remote.network_address} . {selector.local.network_address}"
+def _filter(tun: str, ports: tuple[int, int]) -> list[str]:
+    """The packet filter's commands: what is between this host and a peer in IPv6 goes through the TUN.
+
+    A program that names a device gets round the routes, so they alone would not do.  RFC 4301 s5.2: and a packet that
+    ought to have come through an SA and did not is dropped.
+    """
+    neighbours = f"icmpv6 type {{ {', '.join(map(str, NEIGHBOUR_DISCOVERY))} }} accept"
+    ours = f"udp dport {{ {ports[0]}, {ports[1]} }} accept"
+    inward = [f"ip6 saddr . ip6 daddr @{peers} drop" for peers in SETS]
+    outward = [f"ip6 daddr . ip6 saddr @{peers} drop" for peers in SETS]
+    through = [f'iifname "{tun}" accept', f'oifname "{tun}" accept']
+    chains = {
+        "input": [*through[:1], neighbours, ours, *inward],
+        "forward": [*through, *inward, *outward],
+        "output": [*through[1:], neighbours, f"meta mark {MARK} accept", *outward],
+    }
+    commands = ["add table inet hushwire"]
+    commands += [
+        f"add set inet hushwire {name} {{ type ipv6_addr . ipv6_addr; {flags}}}" for name, flags in SETS.items()
+    ]
+    for chain, rules in chains.items():
+        commands.append(f"add chain inet hushwire {chain} {{ type filter hook {chain} priority -10; }}")
+        commands.append(f"flush chain inet hushwire {chain}")
+        commands += [f"add rule inet hushwire {chain} {rule}" for rule in rules]
+    return commands
+
+
+def _element(selector: Selector) -> str:
+    """A set, and in it the peer and this host, or the networks behind them."""
+    hosts = selector.remote.prefixlen + selector.local.prefixlen == 256
+    near, far = selector.local, selector.remote
+    return f"{'peers' if hosts else 'networks'} {{ {far if not hosts else far[0]} . {near if not hosts else near[0]} }}"
+
+
+def _shared(selector: Selector, direction: Direction) -> tuple[Direction, str]:
+    """The route or the element that a selector needs: what those that need the same have in common."""
+    return direction, str(selector.remote) if direction is Direction.OUT else _element(selector)
 
 
 def _route(selector: Selector, tun: int) -> Route:
@@ -246,7 +278,9 @@ def _route(selector: Selector, tun: int) -> Route:
 
 
 def base_policies(config: Config) -> list[Policy]:
-    """What stands whoever the peers are: neighbour discovery, and the rules that say clear."""
+    """What stands whatever the node asks: neighbour discovery, the rules that say clear, and a block under each peer
+    whose place the configuration knows.  In IPv6 the userspace plane's barrier has to raise the latter.
+    """
     policies = []
     everywhere = ip_network("::/0")
     for kind in NEIGHBOUR_DISCOVERY:
@@ -261,9 +295,27 @@ def base_policies(config: Config) -> list[Policy]:
             selector = Selector(local, rule.peer, rule.protocol, rule.local_port, rule.remote_port)
             priority = PROTECT_PRIORITY - narrowness(selector)
             policies += [Policy(selector, direction, Action.CLEAR, priority) for direction in Direction]
+        elif rule.below is Action.BLOCK:
+            for selector in _known(rule):
+                priority = PROTECT_PRIORITY - narrowness(selector)
+                policies += [Policy(selector, way, Action.BLOCK, priority, mode=rule.mode) for way in Direction]
     return policies
+
+
+def _known(rule: Rule) -> Iterator[Selector]:
+    """The packets that a rule blocks, as far as it says itself where its peer is."""
+    for remote in rule.remote_networks or map(host_network, places(rule)):
+        everywhere = ip_network("0.0.0.0/0" if remote.version == 4 else "::/0")
+        for local in rule.local_networks or (everywhere,):
+            if local.version == remote.version:
+                yield Selector(local, remote, rule.protocol, rule.local_port, rule.remote_port)
 
 
 def found_policies(xfrm: Xfrm) -> list[Policy]:
     """The policies of peers that an earlier run of ours left standing, to be kept (DESIGN.md law 1)."""
-    return [found.policy for found in xfrm.policies() if found.policy.reqid > REQID_BASE]
+    return [found.policy for found in xfrm.policies() if found.policy.reqid in REQIDS]
+
+
+def found_sas(xfrm: Xfrm) -> list[SAName]:
+    """SAs of an earlier run of ours: nobody would rekey or delete them, and their peers may long have done so."""
+    return [SAName(sa.spi, sa.destination) for sa in xfrm.sas(()) if sa.reqid in REQIDS]

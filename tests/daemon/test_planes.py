@@ -1,0 +1,167 @@
+"""The userspace plane's barrier: a peer's packets go through the TUN or nowhere, and others' go where they did."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hushwire.config import parse
+from hushwire.daemon.planes import NEIGHBOUR_DISCOVERY, base_policies
+from hushwire.lab.namespaces import Host, Topology, end
+from hushwire.policy.spd import Action
+
+PROGRAM = Path(__file__).parent / "barrier.py"
+
+
+def test_base_policies() -> None:
+    """Neighbour discovery, what may be clear, and a block under each peer whose place the configuration knows."""
+    config = parse(
+        """
+        [host]
+        name = "alice.example"
+        [[rule]]
+        peer = "bob.example"
+        [[rule]]
+        peer = "192.0.2.3"
+        psk = "/etc/hushwire/carol.psk"
+        [[rule]]
+        peer = "dave.example"
+        address = "2001:db8::4"
+        psk = "/etc/hushwire/dave.psk"
+        below = "clear"
+        [[rule]]
+        peer = "192.0.2.0/24"
+        require = "clear"
+        [[rule]]
+        peer = "gate.example"
+        address = "2001:db8::9"
+        psk = "/etc/hushwire/gate.psk"
+        mode = "tunnel"
+        remote-networks = ["fd02::/64"]
+        """,
+        "alice.toml",
+    )
+    found = base_policies(config)
+    clear = {(str(policy.selector), policy.direction) for policy in found if policy.action is Action.CLEAR}
+    assert len(clear) == 2 * len(NEIGHBOUR_DISCOVERY) + 2
+    assert all("protocol 58" in selector or "192.0.2.0/24" in selector for selector, _ in clear)
+    blocks = [policy for policy in found if policy.action is Action.BLOCK]
+    assert {str(policy.selector) for policy in blocks} == {"0.0.0.0/0 <-> 192.0.2.3", "::/0 <-> fd02::/64"}
+    assert len(blocks) == 4
+    blocks = [policy for policy in blocks if policy.selector.remote.version == 4]
+    # Over a wider prefix that may be clear, under the protection of one host.
+    wide, one = 1000 - 24, 1000 - 64
+    assert all(one < policy.priority < wide for policy in blocks)
+
+
+class Held:
+    """alice with a barrier, bob without, on one wire."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.alice, self.bob, self.carol = (topology[name] for name in ("alice", "bob", "carol"))
+        self.process = self.alice.start(sys.executable, str(PROGRAM), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def tell(self, what: str, *selectors: str) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{what} {' '.join(selectors)}\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "done\n"
+
+    def between(self, version: int, *more: int) -> str:
+        local, remote = (self.alice.v4, self.bob.v4) if version == 4 else (self.alice.v6, self.bob.v6)
+        return ",".join(map(str, (local, remote, *more)))
+
+    def reaches(self, host: Host, version: int, *options: str) -> bool:
+        address = host.v4 if version == 4 else host.v6
+        command = ("ping", "-n", "-c", "1", "-W", "1", *options, str(address))
+        return self.alice.run(*command, check=False).returncode == 0
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    with Topology(("alice", "bob", "carol")) as topology:
+        topology.bridge()
+        made = Held(topology)
+        yield made
+        end(made.process)
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_peer_is_shut_off_and_nobody_else(held: Held, version: int) -> None:
+    held.tell("raise")
+    assert held.reaches(held.bob, version)
+    held.tell("raise", held.between(version))
+    held.tell("raise", held.between(version))
+    for options in ((), ("-I", "eth0"), ("-I", str(held.alice.v4 if version == 4 else held.alice.v6))):
+        assert not held.reaches(held.bob, version, *options)
+    assert held.reaches(held.carol, version)
+    # The process and its TUN gone, all stands.
+    end(held.process)
+    for options in ((), ("-I", "eth0")):
+        assert not held.reaches(held.bob, version, *options)
+    assert held.reaches(held.carol, version)
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("version", [4, 6])
+def test_lowered_it_is_as_before(held: Held, version: int) -> None:
+    held.tell("raise", held.between(version))
+    held.tell("lower", held.between(version))
+    assert held.reaches(held.bob, version)
+    held.tell("lower", held.between(version))
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_another_policy_needs_stays(held: Held, version: int) -> None:
+    """Two rules of one peer, for different ports; one of them permits clear."""
+    whole, web = held.between(version), held.between(version, 6, 80)
+    held.tell("raise", whole, web)
+    held.tell("lower", web)
+    assert not held.reaches(held.bob, version)
+    held.tell("lower", whole)
+    assert held.reaches(held.bob, version)
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("version", [4, 6])
+def test_networks_behind_both(held: Held, version: int) -> None:
+    """What is forwarded between them is shut off, both ways; the two hosts' own traffic is not theirs."""
+    near, far = ("10.1.0.{}", "10.2.0.{}") if version == 4 else ("fd01::{}", "fd02::{}")
+    bits, whole = (24, 32) if version == 4 else (64, 128)
+    path = "ipv4/ip_forward" if version == 4 else "ipv6/conf/all/forwarding"
+    for host, own, other, via in ((held.alice, near, far, held.bob), (held.bob, far, near, held.alice)):
+        host.run("ip", "address", "add", f"{own.format(1)}/{whole}", "dev", "lo")
+        gateway = str(via.v4 if version == 4 else via.v6)
+        host.run(
+            "ip", "route", "add", f"{other.format(0) if version == 4 else other.format('')}/{bits}", "via", gateway
+        )
+        host.run("sh", "-c", f"echo 1 >/proc/sys/net/{path}")
+    # carol is behind alice.
+    held.carol.run("ip", "address", "add", f"{near.format(9)}/{whole}", "dev", "lo")
+    gateway = str(held.alice.v4 if version == 4 else held.alice.v6)
+    held.carol.run("ip", "route", "add", f"{far.format(0) if version == 4 else far.format('')}/{bits}", "via", gateway)
+    back = str(held.carol.v4 if version == 4 else held.carol.v6)
+    held.alice.run("ip", "route", "add", f"{near.format(9)}/{whole}", "via", back)
+
+    def passes(host: Host, source: str, target: str) -> bool:
+        return host.run("ping", "-n", "-c1", "-W1", "-I", source, target, check=False).returncode == 0
+
+    held.tell("raise")
+    ways = [
+        (held.carol, near.format(9), far.format(1)),
+        (held.alice, near.format(1), far.format(1)),
+        (held.bob, far.format(1), near.format(9)),
+        (held.bob, far.format(1), near.format(1)),
+    ]
+    assert [passes(*way) for way in ways] == [True] * 4
+    network = "10.1.0.0/24,10.2.0.0/24" if version == 4 else "fd01::/64,fd02::/64"
+    held.tell("raise", network)
+    assert [passes(*way) for way in ways] == [False] * 4
+    assert held.reaches(held.bob, version)
+    end(held.process)
+    assert [passes(*way) for way in ways] == [False] * 4
