@@ -54,7 +54,7 @@ from hushwire.wire.address import IPAddress
 ASK_AGAIN = 5.0
 """Seconds that must have passed since a name was looked up, for a peer's odd address or key to have it asked again."""
 MOST_WAITING = 16
-"""Addresses of a peer whose packets wait for its name to be looked up."""
+"""Addresses of a peer whose packets wait for its name to be looked up, or for the next attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class Node:
         if not self._begun:
             return 0.0
         lookups = (peer.lookup.deadline() for peer in self._peers if peer.lookup is not None)
-        retries = (peer.not_before for peer in self._peers if self._should_start(peer))
+        retries = (peer.not_before for peer in self._peers if _has_waiting(peer) or self._should_start(peer))
         return min((self.ike.deadline(), *lookups, *retries), default=NEVER)
 
     def _begin(self, now: Now) -> None:
@@ -172,6 +172,8 @@ class Node:
                 questions, change = peer.lookup.timeout(now)
                 self._effects += questions
                 self._looked_up(peer, change, now)
+            if peer.not_before <= now.monotonic:
+                self._acquire_waiting(peer, now)
             if self._should_start(peer) and peer.not_before <= now.monotonic:
                 self._start(peer, now)
 
@@ -188,15 +190,15 @@ class Node:
         """A name's answers are complete, or its binding has ended."""
         if change is not None:
             self._tell_change(change)
+            if left_out := peer.admit():
+                addresses = ", ".join(map(str, left_out))
+                self._notice("name.crowded", ("name", change.name), ("left out", addresses), grave=True)
             self._sync(peer)
             for sa in self.ike.of_peer(peer.identity):
                 self._check_standing(peer, sa, now)
         if peer.lookup is not None and peer.lookup.binding is None and not peer.lookup.asking:
             self._answer_connects(peer, False, str(peer.lookup.unbound))
-        if peer.addresses:
-            waiting, peer.waiting = peer.waiting, {}
-            for acquire in waiting.values():
-                self._acquire(acquire, now)
+        self._acquire_waiting(peer, now)
         for parked in [parked for parked in self._parked if parked[0] is peer]:
             self._parked.remove(parked)
             self._authorize(peer, parked[1], now)
@@ -284,13 +286,18 @@ class Node:
         peer = next((peer for peer in self._peers if peer.reqid == event.reqid), None)
         if peer is None:
             return
-        if peer.lookup is not None and peer.lookup.binding is None:
-            # A plane tells of a flow once, and then not for half a minute: policies that an earlier run left raise
-            # their first Acquire before the name is looked up.
-            if len(peer.waiting) < MOST_WAITING:
-                peer.waiting[event.flow.remote] = event
-        elif peer.not_before <= now.monotonic:
+        if (peer.lookup is None or peer.lookup.binding is not None) and peer.not_before <= now.monotonic:
             self._protect(peer, event.flow, event.sequence, now)
+        elif event.flow.remote in peer.waiting or len(peer.waiting) < MOST_WAITING:
+            # A plane tells of a flow once, and then not for half a minute.
+            peer.waiting[event.flow.remote] = event
+
+    def _acquire_waiting(self, peer: Peer, now: Now) -> None:
+        """Look again at the packets that came too early, once something is known of where the peer is."""
+        if _has_waiting(peer):
+            waiting, peer.waiting = peer.waiting, {}
+            for acquire in waiting.values():
+                self._acquire(acquire, now)
 
     def _protect(self, peer: Peer, flow: Flow, sequence: int, now: Now) -> None:
         """Have a Child SA made for a flow, unless one is being made or stands."""
@@ -508,6 +515,10 @@ class Node:
 
     def _notice(self, kind: str, *fields: tuple[str, str | int | float], grave: bool = False) -> None:
         self._effects.append(Notice(kind, fields, grave))
+
+
+def _has_waiting(peer: Peer) -> bool:
+    return bool(peer.waiting and peer.addresses)
 
 
 def _level(sa: IkeSA) -> Assurance:

@@ -20,6 +20,9 @@ REQID_BASE = 0x6877_0000
 PROTECT_PRIORITY = 1000
 """Of a peer's policies; narrower ones come before wider ones, as config.check promises."""
 
+MOST_ADDRESSES = 64
+"""That one name may have had: whoever changes his without end shall not fill the SPD."""
+
 FIRST_WAIT, LAST_WAIT = 1.0, 60.0
 """Seconds between attempts at a peer that fails; doubled each time."""
 
@@ -52,7 +55,9 @@ class Peer:
     """Monotonic time of the next attempt."""
     last_failure: str = ""
     waiting: dict[IPAddress, Acquire] = field(default_factory=dict)
-    """By remote address, the packet that came before the name was looked up."""
+    """By remote address, the last packet that came before the name was looked up or the next attempt was due."""
+    admitted: set[IPAddress] = field(default_factory=set)
+    """All addresses that the name ever had here: where nothing may go in clear, their policies stay."""
     connects: list[int] = field(default_factory=list)
     """Connect commands that wait for an answer."""
 
@@ -77,10 +82,22 @@ class Peer:
     def addresses(self) -> tuple[IPAddress, ...]:
         """Where it is, as far as is known now."""
         if self.lookup is not None:
-            return self.lookup.binding.addresses if self.lookup.binding is not None else ()
+            bound = self.lookup.binding.addresses if self.lookup.binding is not None else ()
+            return tuple(address for address in bound if address in self.admitted)
         if self.rule.address is not None:
             return (self.rule.address,)
         return () if isinstance(self.rule.peer, str) else (self.rule.peer.network_address,)
+
+    def admit(self) -> tuple[IPAddress, ...]:
+        """Take in the addresses that the name has now; those for which there is no room any more are returned."""
+        bound = self.lookup.binding.addresses if self.lookup is not None and self.lookup.binding is not None else ()
+        if self.rule.below is Action.CLEAR:
+            # Their policies go with them.
+            self.admitted = set()
+        for address in bound:
+            if len(self.admitted) < MOST_ADDRESSES:
+                self.admitted.add(address)
+        return tuple(address for address in bound if address not in self.admitted)
 
     @property
     def starts_by_itself(self) -> bool:

@@ -15,7 +15,7 @@ from hushwire.events import (
     Outcome,
 )  # fmt: skip
 from hushwire.node import Node
-from hushwire.peer import REQID_BASE, Peer
+from hushwire.peer import MOST_ADDRESSES, REQID_BASE, Peer
 from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action
 from hushwire.timers import Now
@@ -250,6 +250,34 @@ def test_a_packet_that_came_before_the_name_was_looked_up(make_net: Any) -> None
         net.step(host, net.answer(question))
     net.run()
     assert len(alice.sad) == 2
+
+
+@pytest.mark.parametrize("below", [Action.BLOCK, Action.CLEAR])
+def test_a_name_that_moves_without_end_does_not_fill_the_spd(two: Any, below: Action) -> None:
+    net = two({"below": below})
+    alice, bob = net.hosts["alice"], net.hosts["bob"]
+    places = [ADDRESS["bob"], *(ip_address("198.51.100.0") + n for n in range(100))]
+    for place in places[1:]:
+        bob.addresses = (place,)
+        net.step(bob, AddressesChanged(bob.addresses))
+        net.zone["bob.example"] = (bob.addresses, (KEY["bob"].public,))
+        net.wait(net.ttl + 40)
+    protected = [place for place in places if alice.policies(place)]
+    if below is Action.CLEAR:
+        assert protected == places[-1:]
+    else:
+        assert protected == places[:MOST_ADDRESSES]
+        assert {policy.action for policy in alice.spd.values()} == {Action.PROTECT}
+        crowded = alice.about("name.crowded")
+        assert [notice["left out"] for notice in crowded] == [str(place) for place in places[MOST_ADDRESSES:]]
+        # Nobody is believed to be the peer there either: what it sent us would be answered in clear.
+        assert not alice.node.ike.sas
+        net.zone["bob.example"] = ((places[7],), (KEY["bob"].public,))
+        bob.addresses = (places[7],)
+        net.step(bob, AddressesChanged(bob.addresses))
+        net.wait(net.ttl + 40)
+        net.packet(alice, places[7])
+        assert net.packet(alice, places[7]) is Action.PROTECT
 
 
 # --- below = clear ---

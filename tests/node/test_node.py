@@ -249,6 +249,27 @@ def test_attempts_back_off(net: Any) -> None:
     assert alice.node._peers[0].failures == 0
 
 
+def test_a_packet_between_two_attempts_is_remembered(net: Any) -> None:
+    """The kernel tells of the next one half a minute later; and the name is looked up already."""
+    alice = net.hosts["alice"]
+    net.lost = lambda host, send: True
+    for _ in range(6):
+        net.packet(alice, ADDRESS["bob"])
+        net.wait(60)
+    net.packet(alice, ADDRESS["bob"])
+    while alice.node.ike.sas:
+        net.wait(0.5)
+    peer = alice.node._peers[0]
+    assert peer.not_before > net.now.monotonic + 30
+    for _ in range(3):
+        net.packet(alice, ADDRESS["bob"])
+    assert not alice.node.ike.sas
+    net.lost = lambda host, send: False
+    net.wait(LAST_WAIT)
+    assert len(alice.sad) == 2
+    assert not peer.waiting
+
+
 def test_our_own_address_changes(net: Any) -> None:
     alice = net.hosts["alice"]
     net.packet(alice, ADDRESS["bob"])

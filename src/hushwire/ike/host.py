@@ -3,6 +3,7 @@
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from heapq import heappush
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from hushwire.entropy import Entropy
@@ -53,7 +54,8 @@ class Host:
     """Authenticated ones, by who is there."""
     half_open: HalfOpen = field(default_factory=HalfOpen)
     alarms: list[tuple[float, int, "IkeSA"]] = field(default_factory=list)
-    """A heap of when to look at which SA; an entry may be stale, none is late."""
+    """A heap of when to look at which SA, in the order asked for at equal times; some are stale, none is late."""
+    alarm_numbers: Iterator[int] = field(default_factory=count)
     waiting: dict[int, "Running"] = field(default_factory=dict)
     """Exchanges that wait for the answer to a numbered request."""
 
@@ -75,7 +77,7 @@ class Host:
 
     def wake(self, sa: "IkeSA", when: float) -> None:
         """Look at an IKE SA's timers at monotonic time `when`."""
-        heappush(self.alarms, (when, id(sa), sa))
+        heappush(self.alarms, (when, next(self.alarm_numbers), sa))
 
     def forget(self, sa: "IkeSA") -> None:
         """An IKE SA is closed."""

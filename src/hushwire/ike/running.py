@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from hushwire.ike.host import Exchange
 from hushwire.policy.sad import SA
+from hushwire.timers import NEVER
 from hushwire.wire.address import Endpoint
 from hushwire.wire.message import Message
 
@@ -23,6 +24,8 @@ class Running:
     path: tuple[Endpoint, Endpoint] | None = None
     """Where the request came to and from: the response takes the same way back (RFC 7296 s2.11)."""
     responded: bool = False
+    answer_by: float = NEVER
+    """Monotonic time until which this host's own processes may take for what was last asked of them."""
     installing: dict[int, SA] = field(default_factory=dict)
     """Not yet confirmed by the plane, by number."""
     installed: list[SA] = field(default_factory=list)

@@ -45,6 +45,7 @@ class Timer(Enum):
     EXPIRE = auto()
     CHILDREN = auto()
     KEEPALIVE = auto()
+    PATIENCE = auto()
 
 
 class IkeSA:
@@ -150,6 +151,7 @@ class IkeSA:
 
     def _run(self, running: Running, value: Any, error: Exception | None) -> None:
         """Step the coroutine until it ends or waits for something from outside."""
+        running.answer_by = NEVER
         while True:
             try:
                 trap = running.coroutine.throw(error) if error is not None else running.coroutine.send(value)
@@ -189,7 +191,14 @@ class IkeSA:
     def _wait(self, running: Running) -> int:
         number = next(self.host.numbers)
         self.host.waiting[number] = running
+        running.answer_by = self.host.now.monotonic + self.host.settings.patience
+        self._arm_patience()
         return number
+
+    def _arm_patience(self) -> None:
+        waits = [running.answer_by for running in (self._ours, self._theirs) if running is not None]
+        if min(waits, default=NEVER) != NEVER:
+            self._arm(Timer.PATIENCE, min(waits))
 
     def _failed(self, running: Running, failure: Exception) -> None:
         """An exchange ended with an error (RFC 7296 s2.21)."""
@@ -498,6 +507,8 @@ class IkeSA:
                     self.rekey()
                 case Timer.EXPIRE:
                     self.close("its lifetime is over")
+                case Timer.PATIENCE:
+                    self._check_patience()
                 case Timer.CHILDREN:
                     self.children.rekey_late(self.host.now.monotonic)
 
@@ -519,6 +530,14 @@ class IkeSA:
             self.start(lambda: self.host.exchanges.liveness(self))
         if self.state is State.ESTABLISHED:
             self._arm(Timer.LIVENESS, max(self.heard, now - liveness / 2) + liveness)
+
+    def _check_patience(self) -> None:
+        """An exchange that waits for a keeper or a plane that never answers would stop all others for ever."""
+        late = [running for running in (self._ours, self._theirs) if running is not None]
+        if any(running.answer_by <= self.host.now.monotonic for running in late):
+            self.close("the host's own processes do not answer")
+        else:
+            self._arm_patience()
 
     @property
     def peer_name(self) -> str:

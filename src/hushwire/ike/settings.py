@@ -61,6 +61,8 @@ class Settings:
     """Between the octets that keep a NAT's mapping (RFC 3948 s4)."""
     half_open: float = 10.0
     """Life of an IKE SA whose peer has not yet proved anything."""
+    patience: float = 30.0
+    """Seconds that the keeper, the plane and the Node have to answer an IKE SA, before it is given up."""
     cookie_threshold: int = 30
     """Half-open IKE SAs from which everybody is asked for a cookie (RFC 7296 s2.6)."""
     half_open_per_source: int = 5
