@@ -12,10 +12,10 @@ import pytest
 
 from hushwire.lab import uml
 from hushwire.lab.frame import Kind
-from hushwire.lab.hushwire import Hushwire
+from hushwire.lab.hushwire import Hushwire, pinned
 from hushwire.lab.medium import MAX_SAMPLES
-from hushwire.lab.namespaces import Host
-from hushwire.lab.peer import eventually
+from hushwire.lab.namespaces import Host, Topology
+from hushwire.lab.peer import eventually, introduced
 from hushwire.lab.stage import Stage
 
 PLANE = os.environ.get("HUSHWIRE_PLANE", "userspace")
@@ -213,6 +213,24 @@ def test_control_the_canary_is_seen_when_nothing_blocks(stage: Stage) -> None:
         tear_down(stage.alice, stage.bob)
         assert eventually(lambda: stage.relay.report().seen(canary) > 100, 10)
         assert stage.relay.report().count(Kind.CLEAR, "alice") > 50
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("version", VERSIONS)
+def test_before_the_node_has_said_anything(version: int) -> None:
+    """A peer whose place the configuration knows is blocked from the start, even if the start then fails."""
+    with Topology(("alice", "bob", "dns")) as topology:
+        topology.bridge()
+        alice, bob = topology["alice"], topology["bob"]
+        assert alice.ping(bob, version=version)
+        daemon = pinned(alice, introduced(alice, bob, version=version)[0], plane=PLANE)
+        (daemon.folder / "host.key").chmod(0o644)
+        started = alice.run(sys.executable, "-m", "hushwire", "run", str(daemon.config), check=False)
+        assert "gives others a private key" in started.stderr
+        assert not alice.ping(bob, version=version)
+        assert not bob.ping(alice, version=version)
+        assert alice.ping(topology["dns"], version=version)
+        assert alice.ping(bob, version=10 - version)
 
 
 @pytest.mark.uml
