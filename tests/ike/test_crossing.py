@@ -375,6 +375,32 @@ def test_both_began_and_one_is_rekeyed_before_the_other_stands(make_pair: Any, s
     pair.agree()
 
 
+def test_a_child_that_expired_at_the_peer_alone_is_succeeded_by_what_replaced_it(standing: Any) -> None:
+    pair = standing
+    old = pair.bob.child
+    lost: list[Any] = []
+
+    def lose_deletes(sender: Any, send: Any) -> list[Any]:
+        delete = sender is pair.bob and send.data[18] == INFORMATIONAL and not send.data[19] & 0x20
+        lost.extend([send] if delete else [])
+        return [] if delete else [send]
+
+    pair.filter = lose_deletes
+    for me in (pair.alice, pair.bob):
+        me.endpoint.rekey(me.sa, pair.now, ike=False)
+    pair.collect()
+    # Bob's rekey is done and its Delete is lost; alice's request is late, and what it replaces expires at his end.
+    late = [each for each in pair.wire if each[0] is pair.alice]
+    pair.wire = [each for each in pair.wire if each[0] is pair.bob]
+    pair.deliver()
+    assert lost
+    pair.bob.endpoint.expire(old.names[0], pair.now, hard=True)
+    pair.wire += late
+    pair.deliver()
+    assert len(pair.alice.plane) == len(pair.bob.plane) == 2
+    pair.agree()
+
+
 def test_a_child_that_expires_while_its_replacement_is_installed_leaves_a_whole_one(standing: Any) -> None:
     pair = standing
     old = pair.alice.child

@@ -11,7 +11,7 @@ from hushwire.crypto.kex import BadKeyExchange, KeyShare, generate
 from hushwire.ike import rekey_ike, report
 from hushwire.ike.child import ChildSA
 from hushwire.ike.errors import PeerMisbehaved, PeerRefused, PlaneRefused, Rejected
-from hushwire.ike.informational import activate, delete_child, disown, error_notify
+from hushwire.ike.informational import activate, delete_child, disown, error_notify, let_go
 from hushwire.ike.negotiation import Wanted, answer_request, assemble, request_payloads, take_response
 from hushwire.ike.state import State
 from hushwire.ike.traps import Install, Request, Respond
@@ -66,7 +66,7 @@ async def rekey(sa: "IkeSA", child: ChildSA) -> None:
         child.rekey_at = sa.host.now.monotonic + sa.host.jitter(RETRY)
         if isinstance(failure, PeerRefused) and failure.notify == NotifyType.CHILD_SA_NOT_FOUND:
             # RFC 7296 s2.25: the peer does not have it, so neither do we.
-            sa.children.remove(child)
+            await let_go(sa, child)
         else:
             sa.arm_children()
             sa.host.notice("ike.rekey-failed", ("peer", sa.peer_name), ("reason", str(failure)))

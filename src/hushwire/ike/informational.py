@@ -31,7 +31,7 @@ async def disown(sa: "IkeSA", spi_in: bytes) -> None:
     sa.children.disowned.discard(spi_in)
     child = sa.children.get(spi_in)
     if child is not None:
-        await _let_go(sa, child)
+        await let_go(sa, child)
 
 
 async def delete_ike(sa: "IkeSA") -> None:
@@ -59,15 +59,15 @@ async def respond(sa: "IkeSA", message: Message) -> None:
         if child.spi_in not in sa.children.disowned:
             # RFC 7296 s1.4.1: when both delete at once, neither answer names the SA again.
             gone.append(child.spi_in)
-        await _let_go(sa, child)
+        await let_go(sa, child)
     await Respond([Delete(ProtocolID.ESP, tuple(gone))] if gone else [])
     if message.notify(NotifyType.AUTHENTICATION_FAILED) is not None:
         # RFC 7296 s2.21.2: the initiator could not verify us, so for it there is no IKE SA.
         sa.close("the peer could not authenticate us")
 
 
-async def _let_go(sa: "IkeSA", child: ChildSA) -> None:
-    """Remove a Child SA that is deleted at both ends; what the peer's rekey made of it takes over first."""
+async def let_go(sa: "IkeSA", child: ChildSA) -> None:
+    """Remove a Child SA that is gone at the peer too; what the peer's rekey made of it takes over first."""
     await activate(sa, child.successor)
     sa.children.remove(child)
 
