@@ -8,7 +8,7 @@ import pytest
 from hushwire.config import Rule, Start
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
-from hushwire.peer import FIRST_WAIT, LAST_WAIT, PROTECT_PRIORITY, REQID_BASE, Peer, group_rules, narrowness
+from hushwire.peer import FIRST_WAIT, LAST_WAIT, PROTECT_PRIORITY, REQID_BASE, Peer, group_rules, narrowness, nearest
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
 from hushwire.policy.sad import Mode
@@ -138,3 +138,28 @@ def test_rules_by_peer_in_their_order() -> None:
     assert [[str(rule.peer) for rule in group] for group in group_rules(rules)] == [
         ["b.example", "b.example"], ["a.example"],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("remote", "expected"),
+    [
+        ("192.0.2.200", "192.0.2.1"),
+        ("10.2.0.1", "10.1.0.1"),
+        ("9.9.9.9", "8.8.8.8"),
+        ("2001:db8::2", "2001:db8::1"),
+        ("fd00::2", None),
+    ],
+)
+def test_the_nearest_address_speaks_for_a_host_with_several(remote: str, expected: str | None) -> None:
+    """A gateway's own addresses of its inner networks are no end of a tunnel."""
+    own = [ip_address(text) for text in ("10.1.0.1", "8.8.8.8", "192.0.2.1", "2001:db8::1")]
+    if expected is None:
+        own.pop()
+    found = nearest(own, ip_address(remote))
+    assert (None if found is None else str(found)) == expected
+
+
+def test_a_tunnel_ends_at_the_nearest_address() -> None:
+    rule = {"mode": Mode.TUNNEL, "local_networks": (ip_network("10.1.0.0/24"),)}
+    policies = peer(rule).desired((ip_address("10.1.0.1"), OWN4)).values()
+    assert {policy.tunnel for policy in policies} == {(OWN4, FAR)}

@@ -43,10 +43,10 @@ from hushwire.ike.state import State
 from hushwire.names.binding import Unbound
 from hushwire.names.lookup import Change, NameLookup
 from hushwire.names.name import BadName, host_name
-from hushwire.peer import Peer, group_rules
+from hushwire.peer import Peer, group_rules, nearest
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
-from hushwire.policy.sad import Direction
+from hushwire.policy.sad import Direction, Mode
 from hushwire.policy.selector import Flow, Selector
 from hushwire.timers import NEVER, Now
 from hushwire.wire.address import IPAddress
@@ -305,7 +305,9 @@ class Node:
         if wanted is None:
             return
         remote = flow.remote if flow.remote in peer.addresses else next(iter(peer.addresses), flow.remote)
-        local = flow.local if flow.local in self._own else self._source(remote)
+        # A tunnel ends where its policy says; what it carries may be of another address of ours.
+        inner = wanted.mode is Mode.TUNNEL or flow.local not in self._own
+        local = nearest(self._own, remote) if inner else flow.local
         entry = peer.entry(remote, self._own)
         if entry is None or local is None:
             peer.failed(f"nothing is known that would prove {peer.name} at {remote}", now.monotonic)
@@ -319,9 +321,6 @@ class Node:
                         self.ike.create_child(sa, wanted, now)
                     return
         self.ike.initiate(entry, local, remote, wanted, now)
-
-    def _source(self, remote: IPAddress) -> IPAddress | None:
-        return next((address for address in self._own if address.version == remote.version), None)
 
     def _should_start(self, peer: Peer) -> bool:
         """Whether a peer is to be sought without a packet for it."""
@@ -337,7 +336,7 @@ class Node:
             self._answer_connects(peer, True, f"{peer.name} is connected already")
             return
         for remote in peer.addresses:
-            local = self._source(remote)
+            local = nearest(self._own, remote)
             if local is not None:
                 rule = peer.rule
                 far = rule.remote_networks[0][0] if rule.remote_networks else remote

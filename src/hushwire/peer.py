@@ -142,7 +142,7 @@ class Peer:
         found = {}
         for remote in self.addresses:
             for rule in self.rules:
-                local = next((a for a in own if a.version == remote.version), None)
+                local = nearest(own, remote)
                 if local is None:
                     continue
                 tunnel = (local, remote) if rule.mode is Mode.TUNNEL else None
@@ -189,6 +189,15 @@ def group_rules(rules: Iterable[Rule]) -> list[tuple[Rule, ...]]:
         if rule.require is not Assurance.CLEAR:
             groups.setdefault(str(rule.peer), []).append(rule)
     return [tuple(group) for group in groups.values()]
+
+
+def nearest(own: Iterable[IPAddress], remote: IPAddress) -> IPAddress | None:
+    """The address of ours that shares most leading bits with a peer's (RFC 6724 s5, rule 8), and its being private."""
+
+    def nearness(address: IPAddress) -> tuple[bool, int]:
+        return address.is_private == remote.is_private, -(int(address) ^ int(remote)).bit_length()
+
+    return max((address for address in own if address.version == remote.version), key=nearness, default=None)
 
 
 def _selectors(rule: Rule, own: Sequence[IPAddress], remote: IPAddress) -> Iterator[Selector]:
