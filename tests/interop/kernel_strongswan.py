@@ -1,13 +1,16 @@
 """Run by test_strongswan.py where the kernel has ESP: hushwire and strongSwan, both with the kernel's."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from hushwire.crypto.keys import KeyKind
+from hushwire.lab.frame import Kind
 from hushwire.lab.interop import SIDES, Stage
-from hushwire.lab.peer import DEFAULT, Mode, Proposal, introduced
+from hushwire.lab.namespaces import Host
+from hushwire.lab.peer import DEFAULT, Connection, Mode, Proposal, introduced
 from hushwire.lab.strongswan import StrongSwan
 
 
@@ -43,3 +46,31 @@ def test_modes_and_suites_and_the_first_packet(version: int, mode: Mode, esp: Pr
             stage.replaced(partial(stage.rekey, who, ike=False), ike=False)
         stage.hushwire.terminate()
         stage.nothing_stands()
+
+
+def test_a_tunnel_between_networks() -> None:
+    near, far = "10.1.0.0/24", "10.2.0.0/24"
+
+    def introduce(alice: Host, bob: Host) -> tuple[Connection, Connection]:
+        for host, own, other, gateway in ((alice, "10.1.0.1", far, bob), (bob, "10.2.0.1", near, alice)):
+            host.run("ip", "address", "add", f"{own}/24", "dev", "lo")
+            host.run("ip", "route", "add", other, "via", str(gateway.v4), "src", own)
+        ours, theirs = introduced(alice, bob, mode=Mode.TUNNEL, ike=DEFAULT, esp=DEFAULT)
+        return (
+            replace(ours, local_traffic=near, remote_traffic=far),
+            replace(theirs, local_traffic=far, remote_traffic=near),
+        )
+
+    with Stage(introduce, StrongSwan) as stage:
+        for who in SIDES:
+            stage.set_up(who)
+            canary, before = stage.relay.canary(), stage.relay.report().count(Kind.ESP)
+            ping = ("ping", "-n", "-c", "3", "-i", "0.2", "-W", "5", "-p", canary.hex())
+            stage.alice.run(*ping, "-I", "10.1.0.1", "10.2.0.1")
+            assert stage.relay.report().count(Kind.ESP) - before == 6
+            assert stage.relay.report().seen(canary) == 0
+            stage.nothing_clear()
+            stage.rekey(who, ike=False)
+            stage.alice.run(*ping, "-I", "10.1.0.1", "10.2.0.1")
+            stage.side(who).terminate()
+            stage.nothing_stands()

@@ -24,6 +24,7 @@ def userspace(
     ours: dict[str, Any] | None = None,
     theirs: dict[str, Any] | None = None,
     version: int = 4,
+    settings: str = "",
 ) -> Stage:
     """Both ends in userspace, with proposals of their own choice but for changes to what each is told."""
 
@@ -31,7 +32,7 @@ def userspace(
         one, two = introduced(alice, bob, kind, version=version, mode=Mode.TUNNEL, ike=DEFAULT, esp=DEFAULT)
         return replace(one, **(ours or {})), replace(two, **(theirs or {}))
 
-    return Stage(introduce, partial(StrongSwan, esp=Esp.USERSPACE), "userspace", version=version)
+    return Stage(introduce, partial(StrongSwan, esp=Esp.USERSPACE, settings=settings), "userspace", version=version)
 
 
 @pytest.fixture(scope="module", params=[KeyKind.ED25519, KeyKind.ECDSA_P256, KeyKind.RSA, None], ids=str)
@@ -89,6 +90,24 @@ def test_the_other_group_is_asked_for(initiator: str) -> None:
 def test_ipv6(initiator: str) -> None:
     with userspace(version=6) as stage:
         stage.tell(initiator)
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("initiator", SIDES)
+def test_a_peer_without_rfc_7427(initiator: str) -> None:
+    with userspace(KeyKind.ECDSA_P256, settings="signature_authentication = no") as stage:
+        stage.set_up(initiator)
+        assert stage.hushwire.peer()["ike"][0]["scheme"] == "ECDSA_256"
+        stage.encrypted()
+
+
+@pytest.mark.lab
+def test_a_signature_with_sha1_is_refused() -> None:
+    """Method 1, as strongSwan makes it (RFC 8247 s4.2)."""
+    with userspace(KeyKind.RSA, settings="signature_authentication = no") as stage:
+        with pytest.raises(AssertionError, match=r"the signature is wrong|AUTH_FAILED"):
+            stage.set_up("peer")
+        stage.nothing_stands()
 
 
 @pytest.mark.lab
