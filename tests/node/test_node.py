@@ -97,9 +97,14 @@ def test_networks_behind_both(two: Any) -> None:
         {"mode": Mode.TUNNEL, "local_networks": (far,), "remote_networks": (near,)},
     )
     alice = net.hosts["alice"]
+    # A packet of the gateway itself, from its address within, goes the same way.
+    inner = ip_address("10.1.0.9")
+    alice.addresses = (inner, *alice.addresses)
+    net.step(alice, AddressesChanged(alice.addresses))
     net.packet(alice, ip_address("10.2.3.4"), local=ip_address("10.1.0.9"))
     assert net.packet(alice, ip_address("10.2.3.4"), local=ip_address("10.1.0.9")) is Action.PROTECT
     assert {sa.selector for sa in alice.sad.values()} == {Selector(near, far)}
+    assert inner not in {end for sa in alice.sad.values() for end in (sa.source, sa.destination)}
 
 
 def test_rules_with_ports(two: Any) -> None:
