@@ -250,7 +250,7 @@ class Node:
                 self._installing[number] = peer, key
                 peer.policies[key] = policy
         if peer.may_loosen:
-            for key in peer.policies.keys() - desired.keys():
+            for key in [key for key in peer.policies if key not in desired]:
                 self._effects.append(DeletePolicy(*key))
                 del peer.policies[key]
 
