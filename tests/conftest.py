@@ -17,7 +17,9 @@ settings.load_profile("house")
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """Large numbers by their length: a fresh key's would be unreadable, and another in each of parallel workers."""
+    """Large numbers and octets by their length: a fresh key's would be others in each of parallel workers."""
     if isinstance(val, int) and val.bit_length() > 64:
         return f"{val.bit_length()}bit"
+    if isinstance(val, bytes) and len(val) > 8:
+        return f"{len(val)}octets"
     return None
