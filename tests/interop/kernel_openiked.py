@@ -12,7 +12,7 @@ from hushwire.lab.peer import DEFAULT, Mode, Proposal, introduced
 
 CBC = Proposal("aes256", "sha384", ke="ecp256")
 """Of ESP: Linux's PF_KEY takes no AEAD, which iked likes best."""
-LIFETIME = 12
+LIFETIME = 6
 """Seconds after which iked rekeys a Child SA of its own beginning."""
 
 
