@@ -8,7 +8,7 @@ import pytest
 
 from hushwire.crypto.kex import generate
 from hushwire.entropy import SeededEntropy
-from hushwire.ike.informational import delete_child
+from hushwire.ike.informational import check_liveness, delete_child
 from hushwire.ike.negotiation import Wanted
 from hushwire.ike.proposals import esp_proposals, ike_proposals
 from hushwire.ike.report import ChildDown, ChildUp, Closed
@@ -412,3 +412,52 @@ def test_a_child_that_expires_while_its_replacement_is_installed_leaves_a_whole_
     pair.deliver()
     assert len(pair.alice.plane) == len(pair.bob.plane) == 2
     pair.agree()
+
+
+@pytest.mark.parametrize("again", ["alice", "bob"])
+def test_an_heir_is_rekeyed_before_it_has_taken_over(standing: Any, again: str) -> None:
+    pair = standing
+    old = pair.alice.sa
+    late: list[Any] = []
+
+    def hold(sender: Any, send: Any) -> list[Any]:
+        request = send.data[:8] == old.spi_i and not send.data[19] & 0x20
+        if request and (sender is pair.alice or send.data[18] == INFORMATIONAL):
+            late.append((sender, send))
+            return []
+        return [send]
+
+    pair.filter = hold
+    for me in (pair.alice, pair.bob):
+        me.endpoint.rekey(me.sa, pair.now, ike=True)
+    pair.deliver()
+    # For bob the heir has taken over, while alice waits for the answer to her own rekey.
+    (heir,) = (sa for sa in pair.alice.sas if sa is not old)
+    assert old.state is State.ESTABLISHED
+    me = {"alice": pair.alice, "bob": pair.bob}[again]
+    me.endpoint.rekey(next(sa for sa in me.sas if sa.spi_i == heir.spi_i), pair.now, ike=True)
+    pair.deliver()
+    pair.filter = lambda sender, send: [send]
+    pair.wire += sorted(late, key=lambda each: each[1].data[18], reverse=True)
+    pair.deliver()
+    pair.wait(2)
+    assert pair.alice.sa.spi_i == pair.bob.sa.spi_i
+    assert pair.alice.child.spi_in == pair.bob.child.spi_out
+    assert len(pair.alice.plane) == 2
+    pair.agree()
+
+
+def test_what_waited_to_take_over_and_is_gone_does_not_come_back(standing: Any) -> None:
+    pair = standing
+    old = pair.alice.child
+    pair.bob.endpoint.rekey(pair.bob.sa, pair.now, ike=False)
+    pair.filter = lambda sender, send: [send] if sender is pair.alice or send.data[18] == CREATE else []
+    pair.deliver()
+    # A request of alice's hangs, so that what the expiry of the old one asks for has to wait behind it.
+    pair.filter = lambda sender, send: []
+    pair.alice.sa.start(lambda: check_liveness(pair.alice.sa))
+    pair.alice.endpoint.expire(old.names[0], pair.now, hard=True)
+    pair.alice.sa.children.remove(pair.alice.child)
+    pair.filter = lambda sender, send: [send]
+    pair.wait(2)
+    assert not pair.alice.plane

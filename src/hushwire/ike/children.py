@@ -1,5 +1,6 @@
 """The Child SAs of one IKE SA, and what its peer is still to be told of them (RFC 7296 s1.3, s1.4.1, s2.8, s2.18)."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hushwire.ike import report
@@ -61,12 +62,16 @@ class Children(dict[bytes, ChildSA]):
 
     def expired(self, child: ChildSA) -> None:
         """The plane has dropped it: what replaces it, if the peer has begun to, takes over at once."""
-        successor = child.successor
-        if successor is not None:
-            self._sa.start(lambda: self._sa.host.exchanges.activate(self._sa, successor))
+        self.remove(child)
+        self._activate_orphans()
         # RFC 7296 s1.4.1: the peer may hold its half for ever, if nobody tells it.
         self.disown(child.spi_in)
-        self.remove(child)
+
+    def _activate_orphans(self) -> None:
+        """Have those take over that wait for one to go that is gone."""
+        awaited = [child.successor for child in self.values()]
+        for child in [child for child in self.values() if child.outbound_waits and child not in awaited]:
+            self._sa.start(partial(self._sa.host.exchanges.activate, self._sa, child))
 
     def adopt(self, others: "Children") -> None:
         """Take over another's (RFC 7296 s2.18); the plane sees nothing of it, and what was queued there is gone."""
@@ -77,6 +82,7 @@ class Children(dict[bytes, ChildSA]):
             self.disown(spi_in)
         others.clear()
         others.disowned.clear()
+        self._activate_orphans()
         self._sa.arm_children()
 
     def rekey(self, child: ChildSA) -> None:

@@ -144,6 +144,8 @@ async def respond(sa: "IkeSA", message: Message) -> None:
         raise Rejected(NotifyType.INVALID_SYNTAX, "CREATE_CHILD_SA without SA")
     if sa.state is not State.ESTABLISHED or sa.deleting:
         raise Rejected(NotifyType.TEMPORARY_FAILURE, "this IKE SA is on its way out")
+    # When both ends rekey the IKE SA at once, the peer speaks only in the one of the two that stays.
+    sa.take_over()
     if offer.proposals[0].protocol == ProtocolID.IKE:
         await rekey_ike.respond(sa, message)
     else:

@@ -50,9 +50,10 @@ async def respond(sa: "IkeSA", message: Message) -> None:
         await Respond([])
         if sa.successor is not None:
             # RFC 7296 s2.25.2: the peer has finished its rekey; ours, still under way, is forgotten.
-            sa.successor.adopt(sa)
+            sa.successor.take_over()
         sa.close("deleted by the peer")
         return
+    sa.take_over()
     gone = []
     named = {spi for delete in deletes if delete.protocol == ProtocolID.ESP for spi in delete.spis}
     for child in [child for child in sa.children.values() if child.spi_out in named]:
@@ -74,7 +75,7 @@ async def let_go(sa: "IkeSA", child: ChildSA) -> None:
 
 async def activate(sa: "IkeSA", child: ChildSA | None) -> None:
     """Start to send through a Child SA that the peer's rekey made: it can open what comes (RFC 7296 s2.8)."""
-    if child is not None and child.outbound_waits:
+    if child is not None and child.outbound_waits and child.spi_in in sa.children:
         child.outbound_waits = False
         try:
             await Install((child.outbound,))

@@ -33,14 +33,14 @@ async def initiate(sa: "IkeSA") -> None:
         return
     if sa.successor is not None:
         # The peer was first, while this one was waiting for its turn.
-        _move(sa, sa.successor)
+        sa.successor.take_over()
         return
     try:
         new = await _exchange(sa)
     except (Rejected, BadKeyExchange) as failure:
         sa.rekeying = False
         if sa.successor is not None:
-            _move(sa, sa.successor)
+            sa.successor.take_over()
         else:
             sa.rekey_later(RETRY)
             sa.host.notice("ike.rekey-failed", ("peer", sa.peer_name), ("reason", str(failure)))
@@ -51,7 +51,7 @@ async def initiate(sa: "IkeSA") -> None:
     if sa.deleting:
         # Whoever wanted this one deleted meanwhile did not mean it to live on in another.
         heir.delete()
-    _move(sa, heir)
+    heir.take_over()
     if redundant:
         # RFC 7296 s2.8.2: ours is redundant, and we who made it close it; the peer closes the old one.
         new.delete()
@@ -112,9 +112,9 @@ async def respond(sa: "IkeSA", message: Message) -> None:
     new = _heir(sa, choice.suite, shared, (nonce.data, nr), (spi_i, spi_r), initiator=False)
     accepted = Proposal(choice.accepted.number, ProtocolID.IKE, spi_r, choice.accepted.transforms)
     await Respond([SecurityAssociation((accepted,)), Nonce(nr), KeyExchange(ke.group, share.public)])
-    sa.successor, new.predecessor = new, sa
+    sa.successor = new
     if not sa.rekeying:
-        _move(sa, new)
+        new.take_over()
 
 
 def _heir(
@@ -131,12 +131,7 @@ def _heir(
     new = sa.heir(initiator=initiator)
     (new.spi_i, new.spi_r), new.nonces = spis, nonces
     new.keyed(suite, rekeyed_ike_keys(suite, sa.suite.prf, sa.keys.d, shared, *nonces, *spis))
-    new.origin = sa.origin
+    new.origin, new.predecessor = sa.origin, sa
     new.authenticate(sa.authenticated)
     sa.host.sas[new.spi] = new
     return new
-
-
-def _move(sa: "IkeSA", new: "IkeSA") -> None:
-    new.adopt(sa)
-    sa.replaced()

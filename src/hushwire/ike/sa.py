@@ -78,7 +78,7 @@ class IkeSA:
         self.successor: IkeSA | None = None
         """What the peer's rekey of this one made."""
         self.predecessor: IkeSA | None = None
-        """Whose successor this is."""
+        """What it replaces, until it has taken over from it."""
         self.nonces: tuple[bytes, bytes] = (b"", b"")
         """Of the exchange that made it, the initiator's first."""
         self.created = host.now.monotonic
@@ -421,6 +421,14 @@ class IkeSA:
             if other is not self and other.established < self.created:
                 other.close("the peer started anew")
 
+    def take_over(self) -> None:
+        """Have the children of the one that it replaces, unless it has them already (RFC 7296 s2.18)."""
+        old, self.predecessor = self.predecessor, None
+        if old is not None and old.state is State.ESTABLISHED:
+            self.children.adopt(old.children)
+            self.host.outbox.append(report.Replaced(old, self))
+            old.replaced()
+
     def replaced(self) -> None:
         """Another IKE SA has taken the children; this one waits to be deleted, but not for ever."""
         self._advance(Input.REPLACED)
@@ -451,17 +459,13 @@ class IkeSA:
     def _advance(self, what: Input) -> None:
         self.state = TRANSITIONS[self.state, what]
 
-    def adopt(self, other: "IkeSA") -> None:
-        """Take over another's children."""
-        self.children.adopt(other.children)
-        self.host.outbox.append(report.Replaced(other, self))
-
     def rekey_later(self, seconds: float) -> None:
         self._arm(Timer.REKEY, self.host.now.monotonic + self.host.jitter(seconds))
 
     def rekey(self) -> None:
         """Replace the IKE SA itself, unless that is already under way."""
-        if not self.rekeying and not self.deleting and self.state is State.ESTABLISHED:
+        free = not self.rekeying and not self.deleting and self.predecessor is None
+        if free and self.state is State.ESTABLISHED:
             self.rekeying = True
             self.start(lambda: self.host.exchanges.rekey_ike(self))
 
