@@ -4,11 +4,12 @@ It parses what strangers send, so it holds nothing: no capability, no key, no fi
 """
 
 import itertools
-import selectors
+import select
 import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hushwire.daemon.channel import Channel, ChannelClosed
 from hushwire.daemon.control import Control
@@ -34,8 +35,6 @@ from hushwire.timers import NEVER, Now
 from hushwire.wire.address import Endpoint
 from hushwire.wire.udp import KEEPALIVE, NON_ESP_MARKER
 
-BURST = 64
-"""Datagrams taken from a socket before others have their turn."""
 COMMANDS_FROM = 1 << 62
 """Numbers of commands begin here, out of the way of the Node's own."""
 
@@ -72,52 +71,57 @@ class Worker:
         self._log = log
         self._control = Control(others.control, itertools.count(COMMANDS_FROM))
         self._by_way = {(sock.version, sock.port): sock for sock in others.sockets}
-        self._poll = selectors.DefaultSelector()
-        self._steps = 0
+        self._poll = select.epoll()
+        self._ready: dict[int, Callable[[], None]] = {}
+        """By descriptor, what to do when it can be read."""
 
     def run(self) -> None:
         """Serve; raises ChannelClosed."""
-        register, read = self._poll.register, selectors.EVENT_READ
         for sock in self._others.sockets:
-            register(sock.fileno(), read, lambda sock=sock: self._from_udp(sock))
+            self._watch(sock.fileno(), partial(self._from_udp, sock))
         for channel in (self._others.parent, self._others.keeper, self._others.resolver):
-            register(channel.fileno(), read, lambda channel=channel: self._from_channel(channel))
-        register(self._others.control, read, self._from_control)
+            self._watch(channel.fileno(), partial(self._from_channel, channel))
+        self._watch(self._others.control.fileno(), self._from_control)
         while True:
             deadline = self._node.deadline()
             wait = None if deadline == NEVER else max(0.0, deadline - time.monotonic())
-            for key, _ in self._poll.select(wait):
-                key.data()
+            for descriptor, _ in self._poll.poll(wait):
+                self._ready[descriptor]()
             if deadline <= time.monotonic():
                 self._step([Timeout()])
 
+    def _watch(self, descriptor: int, action: Callable[[], None]) -> None:
+        self._ready[descriptor] = action
+        self._poll.register(descriptor, select.EPOLLIN)
+
+    def _unwatch(self, connection: socket.socket) -> None:
+        self._poll.unregister(connection)
+        del self._ready[connection.fileno()]
+
     def _from_udp(self, sock: UdpSocket) -> None:
-        events: list[Event] = []
-        for _ in range(BURST):
-            received = sock.receive()
-            if received is None:
-                break
-            for data in received.datagrams():
-                if sock.port == self._nat_port:
-                    # RFC 3948 s2.2: what has no marker is ESP or a keepalive, and not for us.
-                    if not data.startswith(NON_ESP_MARKER):
-                        continue
-                    data = data[len(NON_ESP_MARKER) :]
-                events.append(Datagram(received.local, received.remote, data))
-        self._step(events)
+        # One at a time: to ask whether there is another costs as much as to be told of it by the poll.
+        received = sock.receive()
+        if received is None:
+            return
+        data = received.data
+        if sock.port == self._nat_port:
+            # RFC 3948 s2.2: what has no marker is ESP or a keepalive, and not for us.
+            if not data.startswith(NON_ESP_MARKER):
+                return
+            data = data[len(NON_ESP_MARKER) :]
+        self._step([Datagram(received.local, received.remote, data)])
 
     def _from_channel(self, channel: Channel) -> None:
         self._step(channel.receive())
 
     def _from_control(self) -> None:
         def watch(connection: socket.socket) -> None:
-            descriptor = connection.fileno()
-            self._poll.register(connection, selectors.EVENT_READ, lambda: self._from_client(descriptor))
+            self._watch(connection.fileno(), partial(self._from_client, connection.fileno()))
 
         self._control.accept(watch)
 
     def _from_client(self, descriptor: int) -> None:
-        command = self._control.read(descriptor, lambda connection: self._poll.unregister(connection) and None)
+        command = self._control.read(descriptor, self._unwatch)
         if command is not None:
             self._step([command])
 
