@@ -434,7 +434,8 @@ class Node:
                 for other in self._peers:
                     if other.contested:
                         self._sync(other)
-            self._answer_connects(peer, False, f"{peer.name}: {reason}")
+            if sa.authenticated is None or not self._busy_with(peer):
+                self._answer_connects(peer, False, f"{peer.name}: {reason}")
 
     # --- commands ---
 

@@ -46,6 +46,8 @@ class Correspondents:
     parent: Channel
     keeper: Channel
     resolver: Channel
+    plane: Channel | None
+    """The userspace plane's news; the kernel's come by the parent."""
     sockets: Sequence[UdpSocket]
     """Of ports 500 and 4500, IPv4 and IPv6."""
     control: socket.socket
@@ -79,8 +81,10 @@ class Worker:
         """Serve; raises ChannelClosed."""
         for sock in self._others.sockets:
             self._watch(sock.fileno(), partial(self._from_udp, sock))
-        for channel in (self._others.parent, self._others.keeper, self._others.resolver):
-            self._watch(channel.fileno(), partial(self._from_channel, channel))
+        others = self._others
+        for channel in (others.parent, others.keeper, others.resolver, others.plane):
+            if channel is not None:
+                self._watch(channel.fileno(), partial(self._from_channel, channel))
         self._watch(self._others.control.fileno(), self._from_control)
         while True:
             deadline = self._node.deadline()

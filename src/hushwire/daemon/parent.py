@@ -10,7 +10,7 @@ import gc
 import hashlib
 import os
 import pwd
-import selectors
+import select
 import signal
 import socket
 import time
@@ -110,6 +110,8 @@ class Parent:
         # What is there now stays: no collection need look at it again, nor a child copy its pages for that.
         gc.collect()
         gc.freeze()
+        # An IKE SA that ends leaves some cycles, a few hundred objects: no reason to look for them at every turn.
+        gc.set_threshold(50_000, 10, 10)
         self._guard = Guard(config)
 
     def run(self) -> None:
@@ -245,51 +247,48 @@ class Parent:
         secrets = Secrets(
             PublicKey.read(ready.public) if ready.public else None, self._secrets.pinned, self._secrets.shared
         )
-        driven = self._start_plane(children)
+        driven, plane_news = self._start_plane(children)
 
         def think() -> None:
             others = node.Correspondents(
                 Channel(node_parent, EVENTS), Channel(node_keeper, EVENTS), Channel(node_resolver, EVENTS),
-                self._open.ike, self._open.control,
+                Channel(plane_news, EVENTS) if plane_news is not None else None, self._open.ike, self._open.control,
             )  # fmt: skip
             mind = Node(config, secrets, self._plane_name, SystemEntropy())
             node.main(mind, others, host.nat_port, Log("node"), partial(self._confine, "node", False))
 
         descriptors = [node_parent, node_keeper, node_resolver, self._open.control]
+        descriptors += [plane_news] if plane_news is not None else []
         self._fork(children, "node", think, [*descriptors, *(sock.socket for sock in self._open.ike)])
-        for sock in (
-            keeper_parent,
-            resolver_parent,
-            node_parent,
-            keeper_node,
-            node_keeper,
-            resolver_node,
-            node_resolver,
-        ):
-            sock.close()
+        for sock in (keeper_parent, resolver_parent, keeper_node, resolver_node, *descriptors):
+            if sock is not self._open.control:
+                sock.close()
         if first:
             self._confine_self()
         self._log.line(f"{host.name} runs, {driven.name} plane")
         self._serve(children, Channel(parent_node, REQUESTS), driven)
 
-    def _start_plane(self, children: Children) -> planes.Plane:
+    def _start_plane(self, children: Children) -> tuple[planes.Plane, socket.socket | None]:
+        """The plane, and the node's end of the channel by which a worker tells its news."""
         if self._open.tun is None or self._open.barrier is None:
-            return planes.KernelPlane()
+            return planes.KernelPlane(), None
         tun, sockets = self._open.tun, [sock.socket for sock in self._open.esp]
         parent_plane, plane_parent = pair()
+        node_plane, plane_node = pair()
         children.sockets.append(parent_plane)
 
         def carry() -> None:
-            worker = plane.Worker(tun.fileno(), sockets, Channel(plane_parent, EFFECTS))
+            worker = plane.Worker(tun.fileno(), sockets, Channel(plane_parent, EFFECTS), Channel(plane_node, {}))
             self._confine("plane", False)
             with contextlib.suppress(ChannelClosed):
                 worker.run()
             for cause, count in sorted((worker.plane.counters + worker.lost).items()):
                 Log("plane").line(f"dropped {count}: {cause}")
 
-        self._fork(children, "plane", carry, [plane_parent, *sockets], [tun.fileno()])
+        self._fork(children, "plane", carry, [plane_parent, plane_node, *sockets], [tun.fileno()])
         plane_parent.close()
-        return planes.UserspacePlane(tun, Channel(parent_plane, EVENTS), self._open.barrier)
+        plane_node.close()
+        return planes.UserspacePlane(tun, Channel(parent_plane, EVENTS), self._open.barrier), node_plane
 
     def _fork(
         self,
@@ -349,16 +348,11 @@ class Parent:
     def _serve(self, children: Children, to_node: Channel, driven: planes.Plane) -> None:
         guard = self._guard
         watch = AddressWatch()
-        asked: dict[int, Request] = {}
-        poll = selectors.DefaultSelector()
-        with contextlib.closing(watch), poll:
-            poll.register(to_node.fileno(), selectors.EVENT_READ, "node")
-            poll.register(watch.fileno(), selectors.EVENT_READ, "addresses")
-            poll.register(self._woken, selectors.EVENT_READ, "signal")
-            for descriptor in driven.descriptors():
-                poll.register(descriptor, selectors.EVENT_READ, "plane")
-            for descriptor in children.pids:
-                poll.register(descriptor, selectors.EVENT_READ, "child")
+        sources = {to_node.fileno(): "node", watch.fileno(): "addresses", self._woken.fileno(): "signal"}
+        sources |= dict.fromkeys(driven.descriptors(), "plane") | dict.fromkeys(children.pids, "child")
+        with contextlib.closing(watch), select.epoll() as poll:
+            for descriptor in sources:
+                poll.register(descriptor, select.EPOLLIN)
             self._tell_addresses(to_node, guard)
             end = float("inf")
             try:
@@ -366,12 +360,13 @@ class Parent:
                     if self._stopping and end == float("inf"):
                         end = time.monotonic() + STOP_LIMIT
                         to_node.send(Stop())
-                    for key, _ in poll.select(0.1 if self._stopping else None):
-                        match key.data:
+                    for descriptor, _ in poll.poll(0.1 if self._stopping else None):
+                        match sources[descriptor]:
                             case "node":
-                                self._from_node(to_node, driven, guard, asked)
+                                self._from_node(to_node, driven, guard)
                             case "plane":
-                                self._from_plane(to_node, driven, guard, asked)
+                                if news := driven.news():
+                                    to_node.send(*news)
                             case "addresses":
                                 if watch.receive():
                                     self._tell_addresses(to_node, guard)
@@ -385,41 +380,26 @@ class Parent:
                 driven.end(guard.sas)
                 guard.forget_sas()
 
-    def _from_node(self, to_node: Channel, driven: planes.Plane, guard: Guard, asked: dict[int, Request]) -> None:
+    def _from_node(self, to_node: Channel, driven: planes.Plane, guard: Guard) -> None:
         """One packet of requests, so that whoever sends many does not keep us from all else."""
         answers: list[planes.News] = []
         allowed: list[Request] = []
         for request in to_node.receive():
             if wait := guard.pace(Now(time.monotonic(), time.time())):
                 time.sleep(wait)
-            number = getattr(request, "request", 0)
             try:
-                if number in asked:
-                    raise Forbidden(f"number {number} again")
                 guard.judge(request)
             except Forbidden as error:
                 fields = (("request", type(request).__name__), ("reason", str(error)))
                 self._log.notice(Notice("guard.refused", fields, grave=True), time.monotonic())
-                answers.append(Refused(number, f"guard: {error}"))
-                continue
-            if number:
-                asked[number] = request
+                answers.append(Refused(getattr(request, "request", 0), f"guard: {error}"))
             else:
+                # A worker may still refuse it: then the guard only knows of more than there is.
                 guard.done(request)
-            allowed.append(request)
+                allowed.append(request)
         answers += driven.perform(*allowed)
-        self._answer(to_node, guard, asked, answers)
-
-    def _from_plane(self, to_node: Channel, driven: planes.Plane, guard: Guard, asked: dict[int, Request]) -> None:
-        self._answer(to_node, guard, asked, driven.news())
-
-    def _answer(self, to_node: Channel, guard: Guard, asked: dict[int, Request], news: list[planes.News]) -> None:
-        for item in news:
-            request = asked.pop(getattr(item, "request", 0), None)
-            if request is not None and not isinstance(item, Refused):
-                guard.done(request)
-        if news:
-            to_node.send(*news)
+        if answers:
+            to_node.send(*answers)
 
     def _tell_addresses(self, to_node: Channel, guard: Guard) -> None:
         with Routes() as routes:
@@ -457,9 +437,8 @@ def _be_alone() -> socket.socket:
 
 
 def _wait(pidfd: int, deadline: float) -> bool:
-    with selectors.DefaultSelector() as poll:
-        poll.register(pidfd, selectors.EVENT_READ)
-        return bool(poll.select(max(0.0, deadline - time.monotonic())))
+    readable, _, _ = select.select([pidfd], [], [], max(0.0, deadline - time.monotonic()))
+    return bool(readable)
 
 
 def _close_all_but(keep: set[int]) -> None:

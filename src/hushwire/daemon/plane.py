@@ -50,12 +50,16 @@ def main(tun: int, udp: Sequence[int], channel: int) -> None:
 class Worker:
     """One plane and its descriptors."""
 
-    def __init__(self, tun: int, sockets: Sequence[socket.socket], channel: Channel) -> None:
+    def __init__(
+        self, tun: int, sockets: Sequence[socket.socket], channel: Channel, news: Channel | None = None
+    ) -> None:
+        """Requests come over `channel`; what there is to tell goes out by `news`, or the same way back."""
         self.plane = Plane(SystemEntropy())
         self.lost: Counter[str] = Counter()
         """What the system would not take, by error."""
         self._sealer, self._opener = Sealer(), Opener()
         self._channel = channel
+        self._news = news or channel
         self._sockets = {sock.family: sock for sock in sockets}
         self._tun = tun
         os.set_blocking(tun, False)
@@ -189,7 +193,7 @@ class Worker:
                 case _:
                     reports.append(output)
         if reports:
-            self._channel.send(*reports)
+            self._news.send(*reports)
 
     def _lose(self, error: OSError) -> None:
         self.lost[error.strerror or str(error)] += 1

@@ -104,11 +104,14 @@ async def respond(sa: "IkeSA", message: Message) -> None:
         raise Rejected(NotifyType.AUTHENTICATION_FAILED, str(error)) from None
     octets = signed_octets(agreed.request, agreed.nr, prf, keys.pi, idi.write())
     proof = await prove(entry, auth, octets, prf, _sent_key(message))
+    sa.peer = entry
     own = entry.own_identity or host.settings.identity
     identity = IDr(own.type, own.data)
     ours = signed_octets(agreed.response, agreed.ni, prf, keys.pr, identity.write())
     answer = await authentication(entry, host.settings.key, agreed.hashes, ours, prf)
     payloads: list[Payload] = [identity, *_certificates(entry, host.settings.key, _asking(agreed, message)), answer]
+    if message.notify(NotifyType.INITIAL_CONTACT) is not None:
+        sa.first_contact()
     child: ChildSA | None = None
     failure = ""
     if message.one(SecurityAssociation) is not None:
@@ -129,8 +132,6 @@ async def respond(sa: "IkeSA", message: Message) -> None:
         sa.children.add(child)
     elif failure:
         host.outbox.append(report.ChildFailed(sa, failure))
-    if message.notify(NotifyType.INITIAL_CONTACT) is not None:
-        sa.first_contact()
 
 
 def _prf(sa: "IkeSA") -> PrfID:

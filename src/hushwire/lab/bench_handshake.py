@@ -1,4 +1,4 @@
-"""What a handshake costs the responder: CPU time of all its processes, for IKE_SA_INIT, IKE_AUTH and the deletion.
+"""What a handshake costs the responder: CPU time of all its processes, for IKE_SA_INIT, IKE_AUTH and a Child SA.
 
 Ed25519 raw keys, X25519, AES-256-GCM, ESP in userspace.  One initiator, hushwire's own IKE without a plane, does one
 handshake after the other with hushwire and with strongSwan, in turn, so that a noisy machine is noisy to both.

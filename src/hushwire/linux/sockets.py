@@ -96,9 +96,9 @@ class UdpSocket:
         segment = 0
         for level, kind, value in ancillary:
             if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
-                local = IPv4Address(IN_PKTINFO.unpack(value)[2])
+                local = _v4(IN_PKTINFO.unpack(value)[2])
             elif (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
-                local = IPv6Address(IN6_PKTINFO.unpack(value)[0])
+                local = _v6(IN6_PKTINFO.unpack(value)[0])
             elif (level, kind) == (socket.IPPROTO_UDP, UDP_GRO):
                 segment = INT.unpack(value)[0]
         remote = Endpoint(_address(sender[0]), sender[1])
@@ -109,13 +109,10 @@ class UdpSocket:
 
         OSError says why the network would not have it; BlockingIOError: its queue is full.
         """
-        if isinstance(local, IPv4Address):
-            ancillary = [(socket.IPPROTO_IP, IP_PKTINFO, IN_PKTINFO.pack(0, local.packed, bytes(4)))]
-        else:
-            ancillary = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, IN6_PKTINFO.pack(local.packed, 0))]
+        ancillary = [_source(local)]
         if segment:
             ancillary.append((socket.IPPROTO_UDP, UDP_SEGMENT, U16.pack(segment)))
-        self.socket.sendmsg(list(parts), ancillary, 0, (str(remote.address), remote.port))
+        self.socket.sendmsg(list(parts), ancillary, 0, (_host(remote.address), remote.port))
 
     def bypass_xfrm(self) -> None:
         """Let this socket's own packets pass the SPD both ways.  Needs CAP_NET_ADMIN.
@@ -160,6 +157,20 @@ def _bind_error(refused: OSError, version: int, port: int) -> OSError:
     if refused.errno == errno.EACCES:
         return PermissionError(errno.EACCES, f"{where} needs CAP_NET_BIND_SERVICE")
     return OSError(refused.errno, f"{where}: {refused.strerror}")
+
+
+# A host talks from few addresses, and to the same ones again and again.
+_v4 = lru_cache(256)(IPv4Address)
+_v6 = lru_cache(256)(IPv6Address)
+_host = lru_cache(4096)(str)
+
+
+@lru_cache(256)
+def _source(local: IPAddress) -> tuple[int, int, bytes]:
+    """The ancillary data that picks the source address."""
+    if isinstance(local, IPv4Address):
+        return socket.IPPROTO_IP, IP_PKTINFO, IN_PKTINFO.pack(0, local.packed, bytes(4))
+    return socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, IN6_PKTINFO.pack(local.packed, 0)
 
 
 @lru_cache(4096)

@@ -61,16 +61,19 @@ class Message:
 
 def one(payloads: Sequence[Payload], kind: type[P]) -> P | None:
     """The payload of that class, if there is one; DecodeError if there are more."""
-    found = [payload for payload in payloads if isinstance(payload, kind)]
-    if len(found) > 1:
-        raise DecodeError(f"{len(found)} payloads {kind.__name__}")
-    return found[0] if found else None
+    found: P | None = None
+    for payload in payloads:
+        if type(payload) is kind:
+            if found is not None:
+                raise DecodeError(f"more than one payload {kind.__name__}")
+            found = payload
+    return found
 
 
 def notify(payloads: Sequence[Payload], kind: NotifyType) -> Notify | None:
     """The first Notify of that type."""
     for payload in payloads:
-        if isinstance(payload, Notify) and payload.type == kind:
+        if type(payload) is Notify and payload.type == kind:
             return payload
     return None
 
