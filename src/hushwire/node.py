@@ -143,8 +143,7 @@ class Node:
             case Rekey(request, name, ike):
                 self._rekey(request, name, ike, now)
             case Stop():
-                for each in self.ike.sas:
-                    self.ike.delete(each, now)
+                self.ike.stop(now)
             case Status(request):
                 self._effects.append(Reply(request, True, body=json.dumps(self._status(now))))
         self._listen(now)
@@ -301,6 +300,8 @@ class Node:
 
     def _protect(self, peer: Peer, flow: Flow, sequence: int, now: Now) -> None:
         """Have a Child SA made for a flow, unless one is being made or stands."""
+        if self.ike.stopping:
+            return
         wanted = peer.wanted(flow, sequence)
         if wanted is None:
             return

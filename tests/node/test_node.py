@@ -412,3 +412,20 @@ def test_answers_to_nothing_change_nothing(net: Any, event: Any) -> None:
     net.step(alice, event)
     assert alice.spd == before
     assert not alice.sad
+
+
+def test_who_stops_tells_its_peers_and_begins_nothing_more(net: Any) -> None:
+    """Traffic that goes on traps on, and a peer's first packet may come just then."""
+    alice, bob = net.hosts["alice"], net.hosts["bob"]
+    net.packet(alice, ADDRESS["bob"])
+    assert alice.sad
+    net.step(alice, Stop())
+    net.run()
+    assert not alice.sad
+    assert not bob.sad
+    net.packet(alice, ADDRESS["bob"])
+    net.packet(bob, ADDRESS["alice"])
+    net.wait(2)
+    assert not alice.sad
+    assert not bob.sad
+    assert net.packet(alice, ADDRESS["bob"]) is Action.BLOCK

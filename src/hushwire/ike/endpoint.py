@@ -50,6 +50,8 @@ class Endpoint:
     def __init__(self, settings: Settings, entropy: Entropy, numbers: Iterator[int]) -> None:
         self._host = Host(settings, entropy, numbers, EXCHANGES)
         self._cookies = Cookies(entropy)
+        self.stopping = False
+        """Whether stop() was called: nothing begins any more."""
 
     def drain(self) -> list[Effect | Report]:
         """What has been asked and told since the last call, in order."""
@@ -89,6 +91,12 @@ class Endpoint:
         if sa.state in (State.INITIAL, State.HALF_OPEN):
             sa.close("no longer wanted")
         sa.delete()
+
+    def stop(self, now: Now) -> None:
+        """Tell every peer that its IKE SA ends, and take up no other."""
+        self.stopping = True
+        for sa in self.sas:
+            self.delete(sa, now)
 
     def rekey(self, sa: IkeSA, now: Now, *, ike: bool) -> None:
         """Replace the IKE SA, or all its Child SAs, ahead of time."""
@@ -192,6 +200,9 @@ class Endpoint:
     def _receive_init(self, message: Message, event: Datagram) -> None:
         """An IKE_SA_INIT request: nothing is kept for it before its cookie came back, when one is due."""
         header, host = message.header, self._host
+        if self.stopping:
+            self._dropped("stopping", event)
+            return
         if not header.initiator or header.message_id != 0 or header.spi_i == bytes(8):
             self._dropped("malformed", event)
             return
