@@ -86,6 +86,8 @@ class Worker:
             if channel is not None:
                 self._watch(channel.fileno(), partial(self._from_channel, channel))
         self._watch(self._others.control.fileno(), self._from_control)
+        # The parent's first word is this host's addresses: without them a command would be answered too soon.
+        self._step(self._others.parent.wait())
         while True:
             deadline = self._node.deadline()
             wait = None if deadline == NEVER else max(0.0, deadline - time.monotonic())
