@@ -17,7 +17,6 @@ ORDER: tuple[set[str], ...] = (
     {"events"},
     {"ike", "names", "esp"},
     {"config"},
-    {"peer"},
     {"node"},
     {"linux"},
     {"daemon", "sim"},

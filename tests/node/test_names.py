@@ -15,7 +15,7 @@ from hushwire.events import (
     Outcome,
 )  # fmt: skip
 from hushwire.node import Node
-from hushwire.peer import MOST_ADDRESSES, REQID_BASE, Peer
+from hushwire.node.peer import MOST_ADDRESSES, REQID_BASE, Peer
 from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action
 from hushwire.timers import Now

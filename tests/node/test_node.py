@@ -33,7 +33,7 @@ from hushwire.events import (
     Stop,
     Timeout,
 )  # fmt: skip
-from hushwire.peer import LAST_WAIT
+from hushwire.node.peer import LAST_WAIT
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.sad import Mode, SAName
 from hushwire.policy.selector import Flow, Selector

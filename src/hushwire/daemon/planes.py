@@ -30,7 +30,7 @@ from hushwire.linux.route import Rule as RoutingRule
 from hushwire.linux.tun import Tun, exempt_ipv4
 from hushwire.linux.xfrm import Xfrm, XfrmEvents
 from hushwire.linux.xfrm_codec import Unspoken
-from hushwire.peer import PROTECT_PRIORITY, narrowness
+from hushwire.node.peer import PROTECT_PRIORITY, narrowness
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.sad import Direction, SAName
 from hushwire.policy.selector import Selector

@@ -43,7 +43,7 @@ from hushwire.ike.state import State
 from hushwire.names.binding import Unbound
 from hushwire.names.lookup import Change, NameLookup
 from hushwire.names.name import BadName, host_name
-from hushwire.peer import Peer, group_rules, nearest
+from hushwire.node.peer import Peer, group_rules, nearest
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
 from hushwire.policy.sad import Direction, Mode

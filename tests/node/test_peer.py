@@ -8,7 +8,16 @@ import pytest
 from hushwire.config import Rule, Start
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
-from hushwire.peer import FIRST_WAIT, LAST_WAIT, PROTECT_PRIORITY, REQID_BASE, Peer, group_rules, narrowness, nearest
+from hushwire.node.peer import (
+    FIRST_WAIT,
+    LAST_WAIT,
+    PROTECT_PRIORITY,
+    REQID_BASE,
+    Peer,
+    group_rules,
+    narrowness,
+    nearest,
+)
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
 from hushwire.policy.sad import Mode
