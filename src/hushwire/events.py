@@ -111,6 +111,18 @@ class Answered:
     """Seconds, of the answer or of the denial; already capped by the RRSIG's life."""
     reason: str = ""
     """Why ERROR, in one line from the validator."""
+    canonical: str = ""
+    """The name that aliases (CNAME, DNAME) led to, in the same form; empty: none were followed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A program asked for the addresses of a name, and waits for the Release of that number (`names.capture`)."""
+
+    request: int
+    """The resolver's own."""
+    name: str
+    """Canonical."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +165,56 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Why:
+    """`hushwire why NAME|ADDRESS`: what is known and what a packet would do now."""
+
+    request: int
+    subject: str
+    """A name or an address, as typed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """A resolver of somebody else's is about to answer for a name: set its policy first (unbound's ipsecmod)."""
+
+    request: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchKey:
+    """The host's key file holds another key: prove ourselves with it from now on, to every peer."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostKey:
+    """The keeper holds the key that ReadKey asked for."""
+
+    request: int
+    public: bytes
+    """SubjectPublicKeyInfo in DER."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The plane's answer to Count."""
+
+    request: int
+    packets: int
+    """Of all the SAs together, since they were installed; of one that is gone, none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """The daemon is to end: tell the peers.  Policies stay (DESIGN.md law 1)."""
 
 
 Event = (
     Timeout | Datagram | Acquire | Expire | Mapping | Installed | Refused | Signed | Answered | AddressesChanged
-    | Connect | Disconnect | Rekey | Status | Stop
+    | Asked | HostKey | Counted
+    | Connect | Disconnect | Rekey | Status | Why | Capture | SwitchKey | Stop
 )  # fmt: skip
 
 # --- Effects: what is asked -----------------------------------------------------------------------------------------
@@ -193,6 +248,46 @@ class Lookup:
     request: int
     name: str
     rdtype: int
+
+
+class Verdict(Enum):
+    """What a program that asked for a name's addresses may be told."""
+
+    PASS = "pass"
+    """Whatever the DNS says: no rule speaks of the name, or its rule lets it go in clear."""
+    ONLY = "only"
+    """No addresses but these: policies stand for them."""
+    REFUSE = "refuse"
+    """Nothing: SERVFAIL (DESIGN.md law 3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The answer to Asked, to the resolver."""
+
+    request: int
+    verdict: Verdict
+    addresses: tuple[IPAddress, ...] = ()
+    """With ONLY: of both families; perhaps synthetic ones, which no DNS has."""
+    ttl: int = 0
+    """Seconds for which the answer may be kept; it holds for PASS, too, where it is not 0."""
+    reason: str = ""
+    """One line, of a refusal."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadKey:
+    """Have the keeper read the host's key file again.  Answered by HostKey, or Refused."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How much have these SAs carried?"""
+
+    request: int
+    sas: tuple[SAName, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,4 +339,7 @@ class Reply:
     """What was asked for, as JSON text: plain types only cross a channel."""
 
 
-Effect = Send | Sign | Lookup | InstallSA | DeleteSA | InstallPolicy | DeletePolicy | Notice | Reply
+Effect = (
+    Send | Sign | ReadKey | Lookup | Release | InstallSA | DeleteSA | InstallPolicy | DeletePolicy | Count | Notice
+    | Reply
+)  # fmt: skip

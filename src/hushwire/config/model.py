@@ -24,6 +24,32 @@ class Start(Enum):
     """When the first packet leaves."""
     CONNECT = "connect"
     """As soon as hushwire runs."""
+    WAIT = "wait"
+    """When the peer begins; we never do."""
+
+
+class Group(Enum):
+    """The classical policy groups: presets of `require`, `below` and `start`."""
+
+    PRIVATE = "private"
+    """Protected, or not at all."""
+    PRIVATE_OR_CLEAR = "private-or-clear"
+    """Protected where the peer can; else in clear."""
+    CLEAR_OR_PRIVATE = "clear-or-private"
+    """In clear until the peer asks for more."""
+    CLEAR = "clear"
+    """In clear."""
+    BLOCK = "block"
+    """Not at all."""
+
+
+class Addressing(Enum):
+    """What programs are told is the address of a name that a rule protects."""
+
+    REAL = "real"
+    """Its own.  A second name that claims the same address with another key is refused."""
+    SYNTHETIC = "synthetic"
+    """One made up for this name alone, so that whoever else claims the same address changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +84,12 @@ class Dns:
     """File with the DNS key or digest that everything is validated from, as a zone file."""
     forward: tuple[Endpoint, ...] = ()
     """Name servers to ask, each "address" or "address@port".  Empty: hushwire asks from the root down, itself."""
+    listen: tuple[Endpoint, ...] = ()
+    """Where hushwire answers this host's own programs, each "address" or "address@port" of loopback.  Empty: nowhere.
+    Whoever asks here for an address gets it when the policy for it stands."""
+    ask: tuple[str, ...] = ()
+    """Names, "alice.example" or "*.example", that a stranger who says he is one of them makes us look up.  Empty: none.
+    Those that rules call by name need not be here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +128,8 @@ class Rule:
     """`[[rule]]`: what is required of the traffic with one peer."""
 
     peer: str | IPNetwork
-    """Whom the rule is about: a name, "bob.example"; an address or prefix, "192.0.2.2"; all below one, "*.example"."""
+    """Whom the rule is about: a name, "bob.example"; all names below one, "*.example", or all, "*"; an address or a
+    prefix, "192.0.2.0/24".  Of several that speak of a peer, the narrowest counts."""
     require: Assurance = Assurance.NAMED
     """How sure we must be who is there (`policy.assurance`).  "trusted" where `key` or `psk` is given, else "named"."""
     below: Action = Action.BLOCK
@@ -124,12 +157,25 @@ class Rule:
     remote_networks: tuple[IPNetwork, ...] = ()
     """Tunnel mode: prefixes on the peer's side.  Empty: the peer."""
     start: Start = Start.TRAP
-    """"trap": set up when the first packet leaves.  "connect": as soon as hushwire runs."""
+    """"trap": set up when the first packet leaves.  "connect": as soon as hushwire runs.  "wait": when the peer
+    does."""
+    group: Group | None = None
+    """Of the classical ones, in place of `require`, `below` and `start`: "private", "private-or-clear",
+    "clear-or-private", "clear" or "block"."""
+    roams: bool = False
+    """The peer may be anywhere: it is known by its key, and the DNS need not say where it is."""
+    addressing: Addressing = Addressing.REAL
+    """For names that programs look up: "real", or "synthetic" addresses, one for each name."""
 
     @property
     def name(self) -> str | None:
         """The peer's name, where it is called by one."""
         return self.peer if isinstance(self.peer, str) else None
+
+    @property
+    def many(self) -> bool:
+        """Whether it speaks of more than one peer: of each by itself, when there is reason to."""
+        return self.peer.startswith("*") if isinstance(self.peer, str) else self.peer.num_addresses > 1
 
     @property
     def expected(self) -> Identity:

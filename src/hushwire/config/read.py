@@ -9,7 +9,7 @@ from typing import Any
 
 from hushwire.config import value
 from hushwire.config.check import conflicts, faults
-from hushwire.config.model import Config, Dns, Esp, Host, Ike, PlaneChoice, Rule, Start
+from hushwire.config.model import Addressing, Config, Dns, Esp, Group, Host, Ike, PlaneChoice, Rule, Start
 from hushwire.config.proposal import esp_offer, ike_offer
 from hushwire.config.value import Reader, list_of, number, one_of, shown
 from hushwire.policy.assurance import Assurance
@@ -52,10 +52,23 @@ def _rules(tables: object, mistakes: list[str]) -> Iterator[tuple[int, Rule]]:
         mistakes.append("rule: not a list of tables; write [[rule]], with two brackets, before each")
         return
     for n, table in enumerate(tables, 1):
-        if isinstance(table, dict) and "require" not in table and ("key" in table or "psk" in table):
-            table = {**table, "require": "trusted"}
+        if isinstance(table, dict):
+            mistakes += [
+                f"rule[{n}].{key}: group says that already; leave one of them out"
+                for key in PRESET
+                if {"group", key} <= set(table)
+            ]
+            table = {**_preset(table), **table}
         if (rule := _read(Rule, table, f"rule[{n}]", mistakes)) is not None:
             yield n, rule
+
+
+def _preset(table: dict[str, object]) -> dict[str, object]:
+    """What a rule leaves to its group, and to how the peer is proved."""
+    group = table.get("group")
+    preset = GROUPS.get(group, {}) if isinstance(group, str) else {}
+    known = {"require": "trusted"} if "key" in table or "psk" in table else {}
+    return {**known, **preset}
 
 
 def _read(kind: type[Any], table: object, where: str, mistakes: list[str]) -> Any:
@@ -95,6 +108,17 @@ NEEDED: Mapping[type[Any], str] = {
 }
 """What would be right where the one key that a table must have is not there."""
 
+PRESET = ("require", "below", "start")
+GROUPS: Mapping[str, Mapping[str, object]] = {
+    Group.PRIVATE.value: {"below": "block"},
+    Group.PRIVATE_OR_CLEAR.value: {"below": "clear"},
+    Group.CLEAR_OR_PRIVATE.value: {"below": "clear", "start": "wait"},
+    Group.CLEAR.value: {"require": "clear"},
+    # No level is enough, so it does not matter which.
+    Group.BLOCK.value: {"below": "block"},
+}
+"""What each of the classical groups says."""
+
 SECONDS = number(10, 365 * 24 * 3600, "number of seconds")
 PORT = number(1, 65535, "port")
 
@@ -113,6 +137,8 @@ READERS: Mapping[type[Any], Mapping[str, Reader]] = {
     Dns: {
         "trust-anchor": value.path,
         "forward": list_of(value.server),
+        "listen": list_of(value.listener),
+        "ask": list_of(value.pattern),
     },
     Ike: {
         "proposals": list_of(ike_offer),
@@ -142,6 +168,9 @@ READERS: Mapping[type[Any], Mapping[str, Reader]] = {
         "local-networks": list_of(value.network),
         "remote-networks": list_of(value.network),
         "start": one_of({start.value: start for start in Start}),
+        "group": one_of({group.value: group for group in Group}),
+        "roams": value.yes_or_no,
+        "addressing": one_of({addressing.value: addressing for addressing in Addressing}),
     },
 }
 """Every key there is."""

@@ -107,7 +107,21 @@ def peer(value: object) -> str | IPNetwork:
         return network(said)
     if ":" in said or said.rpartition(".")[2].isdigit():
         return host_network(address(said))
+    return pattern(said)
+
+
+def pattern(value: object) -> str:
+    """A name, or all below one, or all."""
+    said = text(value)
+    if said == "*":
+        return said
     return f"*.{name(said[2:])}" if said.startswith("*.") else name(said)
+
+
+def yes_or_no(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{shown(value)} is neither true nor false; write one of them, without quotes")
+    return value
 
 
 def protocol(value: object) -> int:
@@ -136,3 +150,11 @@ def server(value: object) -> Endpoint:
     if at and not (port.isdecimal() and port.isascii() and 1 <= int(port) <= 65535):
         raise ValueError(f'{shown(value)} has no port after its @; write one such as "127.0.0.1@5353"')
     return Endpoint(address(host), int(port) if at else 53)
+
+
+def listener(value: object) -> Endpoint:
+    found = server(value)
+    if not found.address.is_loopback:
+        # Others would have their questions answered with our policies, and learn whom we ask for.
+        raise ValueError(f'{shown(value)} is not of loopback; write one such as "127.0.0.153"')
+    return found

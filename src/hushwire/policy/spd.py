@@ -30,3 +30,11 @@ class Policy:
     mode: Mode = Mode.TRANSPORT
     tunnel: tuple[IPAddress, IPAddress] | None = None
     """Outer (local, remote) addresses in tunnel mode."""
+    soft: bool = False
+    """Its rule permits clear.  Where hushwire has ended, its packets go as they would without it."""
+    lifetime: int = 0
+    """Seconds after which the plane takes it away by itself; 0: never.  So that what lets packets go in clear does not
+    outlive who decided it."""
+    real: IPAddress | None = None
+    """PROTECT only: the selector's remote address is a synthetic one, made up for a name; on the wire, and in the SA's
+    selector, it is this (DESIGN.md law 2)."""

@@ -1,0 +1,62 @@
+"""Synthetic addresses: one for each name and real address, so that traffic is bound to the name (DESIGN.md law 2).
+
+They lead nowhere but through a policy made for them: whatever else becomes of that, no packet for one can leave.
+"""
+
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from hushwire.wire.address import IPAddress
+
+POOLS: dict[int, IPv4Network | IPv6Network] = {
+    # RFC 2544 s C.2.2: for benchmarks, never on the Internet.
+    4: IPv4Network("198.18.0.0/15"),
+    # RFC 4193: a unique local prefix of our own.
+    6: IPv6Network("fd68:7773:6877:1::/96"),
+}
+"""By IP version."""
+
+RESERVED = 16
+"""The first addresses of a pool are not given out: nobody shall take one for a network's own."""
+
+
+class PoolEmpty(Exception):
+    """Every synthetic address of a family has a name."""
+
+
+class SyntheticAddresses:
+    """Who has which.  One that is given back is given to another name as late as can be."""
+
+    def __init__(self) -> None:
+        self._taken: dict[tuple[str, IPAddress], IPAddress] = {}
+        self._names: dict[IPAddress, tuple[str, IPAddress]] = {}
+        self._next = dict.fromkeys(POOLS, RESERVED)
+
+    def take(self, name: str, real: IPAddress) -> IPAddress:
+        """The address that stands for `real` as `name` has it: the same for as long as it is not given back."""
+        known = self._taken.get((name, real))
+        if known is not None:
+            return known
+        pool = POOLS[real.version]
+        size = min(pool.num_addresses, 1 << 24) - 1
+        for _ in range(len(self._names) + 1):
+            number = self._next[real.version]
+            self._next[real.version] = number + 1 if number + 1 < size else RESERVED
+            made = ip_address(int(pool.network_address) + number)
+            if made not in self._names:
+                self._taken[name, real], self._names[made] = made, (name, real)
+                return made
+        raise PoolEmpty(f"no synthetic IPv{real.version} address is left for {name}")
+
+    def give_back(self, name: str) -> None:
+        """Nobody uses the name any more."""
+        for key in [key for key in self._taken if key[0] == name]:
+            del self._names[self._taken.pop(key)]
+
+    def of(self, address: IPAddress) -> tuple[str, IPAddress] | None:
+        """The name and real address that a synthetic one stands for."""
+        return self._names.get(address)
+
+
+def is_synthetic(address: IPAddress) -> bool:
+    """Whether it is of a pool, and so never a peer's own."""
+    return address in POOLS[address.version]
