@@ -15,6 +15,7 @@ from hushwire.daemon.channel import Channel, ChannelClosed
 from hushwire.daemon.control import Control
 from hushwire.daemon.log import Log
 from hushwire.events import (
+    Count,
     Datagram,
     DeletePolicy,
     DeleteSA,
@@ -24,6 +25,8 @@ from hushwire.events import (
     InstallSA,
     Lookup,
     Notice,
+    ReadKey,
+    Release,
     Reply,
     Send,
     Sign,
@@ -144,11 +147,13 @@ class Worker:
                     # What is said may rest on what was installed: in order, the parent first.
                     self._flush(for_parent)
                     self._send(local, remote, data)
-                case InstallSA() | DeleteSA() | InstallPolicy() | DeletePolicy():
+                case InstallSA() | DeleteSA() | InstallPolicy() | DeletePolicy() | Count() | ReadKey():
                     for_parent.append(effect)
                 case Sign():
                     self._others.keeper.send(effect)
-                case Lookup():
+                case Lookup() | Release():
+                    # A program may send at once: what its packets will meet comes first.
+                    self._flush(for_parent)
                     self._others.resolver.send(effect)
                 case Notice():
                     self._log.notice(effect, now.monotonic)
