@@ -6,7 +6,7 @@ thread of its own; what it found is handed over in `Validator.answered`, on the 
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,11 @@ import dns.rdatatype
 import dns.zonefile
 
 from hushwire.events import Answered, Lookup, Outcome
+from hushwire.names.message import Question, presentation
 from hushwire.names.name import BadName, host_name
 
-MAX_IN_FLIGHT = 64
-"""Questions that the library works on at once."""
+MAX_IN_FLIGHT = 512
+"""Questions of the node's that the library works on at once.  Those of programs are bounded where they come in."""
 
 MAX_WAITING = 1024
 """Questions that wait for it.  One more is answered with ERROR at once."""
@@ -28,6 +29,7 @@ MAX_TTL = 86400
 """Seconds, as the cache is told too; a denial's is shorter (RFC 2308 s5)."""
 
 DEFAULT_ANCHOR = "/usr/share/dns/root.key"
+DEFAULT_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,29 @@ class Configuration:
     anchors: tuple[str, ...] = ()
     """DS or DNSKEY records, one each, in presentation form."""
     forward: tuple[str, ...] = ()
-    """`address@port` of resolvers to ask; they need not be trusted.  Empty: recursion from the root servers."""
+    """`address@port` of resolvers to ask; they need not be trusted.  Empty: recursion from the root servers.  With
+    `#name` after each: by TLS (RFC 7858), with a certificate of that name."""
+    bundle: str = DEFAULT_BUNDLE
+    """File with the certificates of those who may vouch for such a name; it is read at the first question."""
     timeout: float = 5.0
     """Seconds until a question without an answer is an ERROR."""
 
 
 class UnboundError(Exception):
     """The library, or what it was told to read, is of no use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A whole answer, for somebody else."""
+
+    packet: bytes = b""
+    """A DNS message with all of DNSSEC's records; empty: nothing was had."""
+    secure: bool = False
+    bogus: bool = False
+    """It is what was found, and not to be believed."""
+    reason: str = ""
+    """Why bogus, or why there is no packet."""
 
 
 class Validator:
@@ -56,8 +74,11 @@ class Validator:
         self._timeout = configuration.timeout
         self._tickets = itertools.count(1)
         self._waiting: deque[tuple[Lookup, float]] = deque()
-        self._asked: dict[int, _Question] = {}
+        self._asked: dict[int, _Asked] = {}
+        self._lookups = 0
+        """How many of `_asked` are the node's."""
         self._done: list[Answered] = []
+        self._fetched: list[tuple[Callable[[Fetched], None], Fetched]] = []
         self._context = self._lib.ub_ctx_create()
         if self._context == self._ffi.NULL:
             raise UnboundError("libunbound: no memory for a context")
@@ -87,24 +108,31 @@ class Validator:
         self._waiting.append((lookup, now + self._timeout))
         self._start()
 
+    def fetch(self, question: Question, now: float, take: Callable[[Fetched], None]) -> None:
+        """Have `take` called, by a later answered(), with the answer to any question at all."""
+        name = presentation(question.name)
+        self._send(_Asked(now + self._timeout, take), name, question.rdtype, question.rdclass)
+
     def answered(self, now: float) -> list[Answered]:
         """What has been answered, or has waited too long, since the last call."""
         self._check("answers", self._lib.ub_process(self._context))
-        for ticket, question in list(self._asked.items()):
-            if question.deadline <= now:
-                # The library forgets it; should it not, the ticket is not known any more when it comes.
-                self._lib.ub_cancel(self._context, question.number)
-                del self._asked[ticket]
-                self._fail(question.lookup, f"no answer in {self._timeout:g} s")
+        for ticket in [ticket for ticket, asked in self._asked.items() if asked.deadline <= now]:
+            # The library forgets it; should it not, the ticket is not known any more when it comes.
+            asked = self._forget(ticket)
+            self._lib.ub_cancel(self._context, asked.number)
+            self._fail(asked.whose, f"no answer in {self._timeout:g} s")
         while self._waiting and self._waiting[0][1] <= now:
             self._fail(self._waiting.popleft()[0], f"not asked within {self._timeout:g} s")
         self._start()
+        fetched, self._fetched = self._fetched, []
+        for take, answer in fetched:
+            take(answer)
         done, self._done = self._done, []
         return done
 
     def deadline(self) -> float | None:
         """Monotonic time at which answered() has something to say even if nothing arrives; None: never."""
-        if self._done:
+        if self._done or self._fetched:
             return 0.0
         return min(self._deadlines(), default=None)
 
@@ -126,6 +154,14 @@ class Validator:
         if not anchors:
             # Without an anchor the library would call everything insecure, and we would say that of signed zones.
             raise UnboundError("no trust anchor")
+        by_tls = ["#" in server for server in configuration.forward]
+        if any(by_tls):
+            if not all(by_tls):
+                # The library speaks TLS with all or with none, and questions would leave in clear by the others.
+                raise UnboundError("forward: some by TLS and some not; give each a #name, or none")
+            bundle = configuration.bundle.encode()
+            self._check("TLS", self._lib.ub_ctx_set_tls(self._context, 1))
+            self._check("certificates", self._lib.ub_ctx_set_option(self._context, b"tls-cert-bundle:", bundle))
         for anchor in anchors:
             self._check(f"trust anchor {anchor}", self._lib.ub_ctx_add_ta(self._context, anchor.encode()))
         # 1: a thread.  A forked process would outlive us and could not be sandboxed with us.
@@ -136,31 +172,47 @@ class Validator:
         self._check("options or trust anchors", self._lib.ub_ctx_data_remove(self._context, b"nothing.invalid."))
 
     def _start(self) -> None:
-        while self._waiting and len(self._asked) < MAX_IN_FLIGHT:
+        while self._waiting and self._lookups < MAX_IN_FLIGHT:
             lookup, deadline = self._waiting.popleft()
-            ticket, number = next(self._tickets), self._ffi.new("int *")
-            self._asked[ticket] = question = _Question(lookup, deadline)
-            error = self._lib.ub_resolve_async(
-                self._context, f"{lookup.name}.".encode(), lookup.rdtype, CLASS_IN,
-                self._ffi.cast("void *", ticket), self._callback, number,
-            )  # fmt: skip
-            question.number = number[0]
-            if error:
-                del self._asked[ticket]
-                self._fail(lookup, self._text(self._lib.ub_strerror(error)))
+            self._lookups += 1
+            self._send(_Asked(deadline, lookup), f"{lookup.name}.", lookup.rdtype, CLASS_IN)
+
+    def _send(self, asked: "_Asked", name: str, rdtype: int, rdclass: int) -> None:
+        ticket, number = next(self._tickets), self._ffi.new("int *")
+        self._asked[ticket] = asked
+        error = self._lib.ub_resolve_async(
+            self._context, name.encode(), rdtype, rdclass,
+            self._ffi.cast("void *", ticket), self._callback, number,
+        )  # fmt: skip
+        asked.number = number[0]
+        if error:
+            self._fail(self._forget(ticket).whose, self._text(self._lib.ub_strerror(error)))
+
+    def _forget(self, ticket: int) -> "_Asked":
+        asked = self._asked.pop(ticket)
+        self._lookups -= isinstance(asked.whose, Lookup)
+        return asked
 
     def _arrived(self, data: Any, error: int, result: Any) -> None:
         """Called by ub_process.  `result` is ours to free, and its octets are gone afterwards."""
         try:
-            question = self._asked.pop(int(self._ffi.cast("intptr_t", data)), None)
-            if question is None:
+            ticket = int(self._ffi.cast("intptr_t", data))
+            if ticket not in self._asked:
                 return
+            whose = self._forget(ticket).whose
             if error or result == self._ffi.NULL:
-                self._fail(question.lookup, self._text(self._lib.ub_strerror(error)))
+                self._fail(whose, self._text(self._lib.ub_strerror(error)))
+            elif isinstance(whose, Lookup):
+                self._done.append(self._judge(whose, result))
             else:
-                self._done.append(self._judge(question.lookup, result))
+                self._fetched.append((whose, self._whole(result)))
         finally:
             self._lib.ub_resolve_free(result)
+
+    def _whole(self, result: Any) -> Fetched:
+        reason = self._text(result.why_bogus) if result.bogus else RCODES.get(result.rcode, "")
+        packet = bytes(self._ffi.buffer(result.answer_packet, result.answer_len)) if result.answer_len else b""
+        return Fetched(packet, bool(result.secure), bool(result.bogus), reason)
 
     def _judge(self, lookup: Lookup, result: Any) -> Answered:
         """The four outcomes."""
@@ -168,11 +220,19 @@ class Validator:
             return _error(lookup, self._text(result.why_bogus) or "bogus")
         if result.rcode not in (NOERROR, NXDOMAIN):
             return _error(lookup, RCODES.get(result.rcode, f"RCODE {result.rcode}"))
+        try:
+            canonical = self._canonical(lookup, result)
+        except BadName as bad:
+            return _error(lookup, f"an alias leads to where no host is: {bad}")
+        outcome = (Outcome.SECURE if result.havedata else Outcome.DENIED) if result.secure else Outcome.INSECURE
         ttl = max(0, min(MAX_TTL, result.ttl))
-        if not result.secure:
-            return Answered(lookup.request, lookup.name, lookup.rdtype, Outcome.INSECURE, self._rdata(result), ttl)
-        outcome = Outcome.SECURE if result.havedata else Outcome.DENIED
-        return Answered(lookup.request, lookup.name, lookup.rdtype, outcome, self._rdata(result), ttl)
+        rdata = self._rdata(result)
+        return Answered(lookup.request, lookup.name, lookup.rdtype, outcome, rdata, ttl, canonical=canonical)
+
+    def _canonical(self, lookup: Lookup, result: Any) -> str:
+        """Where aliases led; empty: there were none."""
+        name = self._text(result.canonname)
+        return "" if not name or host_name(name) == lookup.name else host_name(name)
 
     def _rdata(self, result: Any) -> tuple[bytes, ...]:
         if not result.havedata:
@@ -180,11 +240,14 @@ class Validator:
         octets = itertools.takewhile(lambda pointer: pointer != self._ffi.NULL, _each(result.data))
         return tuple(bytes(self._ffi.buffer(pointer, result.len[i])) for i, pointer in enumerate(octets))
 
-    def _fail(self, lookup: Lookup, reason: str) -> None:
-        self._done.append(_error(lookup, reason))
+    def _fail(self, whose: Lookup | Callable[[Fetched], None], reason: str) -> None:
+        if isinstance(whose, Lookup):
+            self._done.append(_error(whose, reason))
+        else:
+            self._fetched.append((whose, Fetched(reason=reason)))
 
     def _deadlines(self) -> Iterator[float]:
-        yield from (question.deadline for question in self._asked.values())
+        yield from (asked.deadline for asked in self._asked.values())
         yield from (deadline for _, deadline in self._waiting)
 
     def _check(self, what: str, error: int) -> None:
@@ -216,9 +279,9 @@ def read_anchors(path: str) -> tuple[str, ...]:
 
 
 @dataclass(slots=True)
-class _Question:
-    lookup: Lookup
+class _Asked:
     deadline: float
+    whose: Lookup | Callable[[Fetched], None]
     number: int = 0
     """The library's, to cancel it."""
 
@@ -258,6 +321,13 @@ OPTIONS = (
     ("harden-referral-path", "no"),
     ("aggressive-nsec", "yes"),
     ("edns-buffer-size", "1232"),
+    # An answer is passed on as it came, with all its sections.
+    ("minimal-responses", "no"),
+    ("rrset-roundrobin", "no"),
+    # By default 16 and 2 sockets: so few servers that do not answer would keep all other questions waiting.
+    ("outgoing-range", "512"),
+    ("outgoing-num-tcp", "64"),
+    ("num-queries-per-thread", "2048"),
     ("cache-max-ttl", str(MAX_TTL)),
     ("cache-max-negative-ttl", "3600"),
     # We ask again soon enough ourselves (names.lookup), and a zone that was mended should be believed.
@@ -294,6 +364,7 @@ struct ub_ctx *ub_ctx_create(void);
 void ub_ctx_delete(struct ub_ctx *context);
 int ub_ctx_set_option(struct ub_ctx *context, const char *option, const char *value);
 int ub_ctx_set_fwd(struct ub_ctx *context, const char *address);
+int ub_ctx_set_tls(struct ub_ctx *context, int tls);
 int ub_ctx_add_ta(struct ub_ctx *context, const char *anchor);
 int ub_ctx_debugout(struct ub_ctx *context, void *file);
 int ub_ctx_data_remove(struct ub_ctx *context, const char *data);
