@@ -26,6 +26,7 @@ from hushwire.events import Answered, Lookup, Outcome
 from hushwire.lab.dns import BOGUS, BOGUS_KEY, EXPIRED, SignedWorld
 from hushwire.names.binding import AAAA, A, Unbound, bind
 from hushwire.names.ipseckey import IPSECKEY, KeyRecord, read_records, write_record
+from hushwire.names.tlsa import TLSA, owner
 
 V4, V6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
 KEYS = tuple(
@@ -85,6 +86,11 @@ def three(validator: Validator, name: str) -> tuple[Answered, Answered, Answered
     return a, aaaa, keys
 
 
+def fingerprints(validator: Validator, name: str) -> Answered:
+    (tlsa,) = ask(validator, Lookup(TLSA, owner(name), TLSA))
+    return tlsa
+
+
 def test_secure(validator: Validator) -> None:
     a, aaaa, keys = three(validator, "alice.example")
     assert (a.outcome, a.rdata, a.name, a.rdtype) == (Outcome.SECURE, (V4.packed,), "alice.example", A)
@@ -94,7 +100,7 @@ def test_secure(validator: Validator) -> None:
     records, skipped = read_records(keys.rdata)
     assert {record.key for record in records} == set(KEYS)
     assert skipped == ()
-    bound = bind("alice.example", a, aaaa, keys)
+    bound = bind("alice.example", a, aaaa, keys, fingerprints(validator, "alice.example"))
     assert bound.addresses == (V6, V4)
 
 
@@ -113,7 +119,7 @@ def test_insecure(validator: Validator) -> None:
     assert a.rdata == (V4.packed,)
     assert aaaa.rdata == ()
     with pytest.raises(Unbound) as caught:
-        bind("www.unsigned.example", a, aaaa, keys)
+        bind("www.unsigned.example", a, aaaa, keys, fingerprints(validator, "www.unsigned.example"))
     assert caught.value.outcome is Outcome.INSECURE
 
 
@@ -144,7 +150,8 @@ def test_control_without_an_anchor_for_it_the_forged_zone_is_believed(world: Sig
 def test_aliases(validator: Validator) -> None:
     """An alias answers for the name as asked; one into an unsigned zone makes the whole answer insecure."""
     a, aaaa, keys = three(validator, "alias.bob.example")
-    assert bind("alias.bob.example", a, aaaa, keys).addresses == (V6, V4)
+    tlsa = fingerprints(validator, "alias.bob.example")
+    assert bind("alias.bob.example", a, aaaa, keys, tlsa).addresses == (V6, V4)
     for answer in three(validator, "stray.bob.example"):
         assert answer.outcome is Outcome.INSECURE
 

@@ -94,7 +94,7 @@ def connect(stage: Stage, name: str) -> str:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nobody.example", "no IPSECKEY record, and that is signed"),
+        ("nobody.example", "no IPSECKEY record and no TLSA, and that is signed"),
         ("unsigned.example", "not signed"),
         ("bogus.example", "no answer"),
         ("expired.example", "no answer"),

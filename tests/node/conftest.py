@@ -35,6 +35,7 @@ from hushwire.events import (
 )  # fmt: skip
 from hushwire.names.binding import AAAA, A
 from hushwire.names.ipseckey import IPSECKEY, KeyRecord, write_record
+from hushwire.names.tlsa import TLSA
 from hushwire.node import Node, Secrets
 from hushwire.policy.sad import SAName
 from hushwire.policy.selector import Flow
@@ -130,7 +131,7 @@ class Net:
                     self.step(host, Signed(request, sign(host.key, Scheme[scheme], octets)))
             case Lookup():
                 host.questions += 1
-                if effect.name in self.silent:
+                if _subject(effect) in self.silent:
                     self.late.append((host, effect))
                 else:
                     self.step(host, self.answer(effect))
@@ -153,13 +154,14 @@ class Net:
 
     def answer(self, question: Lookup) -> Answered:
         request, name, rdtype = question.request, question.name, question.rdtype
-        if name in self.outcome:
-            return Answered(request, name, rdtype, self.outcome[name], ttl=self.ttl, reason="by the test")
+        if (subject := _subject(question)) in self.outcome:
+            return Answered(request, name, rdtype, self.outcome[subject], ttl=self.ttl, reason="by the test")
         addresses, keys = self.zone.get(name, ((), ()))
         rdata = {
             A: tuple(a.packed for a in addresses if a.version == 4),
             AAAA: tuple(a.packed for a in addresses if a.version == 6),
             IPSECKEY: tuple(write_record(KeyRecord(10, None, key)) for key in keys),
+            TLSA: (),
         }[rdtype]
         return Answered(request, name, rdtype, Outcome.SECURE if rdata else Outcome.DENIED, rdata, self.ttl)
 
@@ -203,6 +205,11 @@ class Net:
         self.step(host, Acquire(flow, policy.reqid, 7))
         self.run()
         return Action.BLOCK
+
+
+def _subject(question: Lookup) -> str:
+    """The host that a question is about."""
+    return question.name.removeprefix("_500._udp.")
 
 
 def named(name: str, **more: Any) -> Rule:

@@ -10,9 +10,10 @@ from hushwire.cli.key import fingerprint, read_public
 from hushwire.daemon.resolver import resolve
 from hushwire.daemon.unbound import DEFAULT_ANCHOR, Configuration, UnboundError
 from hushwire.events import Answered, Lookup, Outcome
-from hushwire.names.binding import AAAA, TYPE_NAMES, A, Unbound, bind, why_not_a_peer
+from hushwire.names.binding import TYPE_NAMES, Unbound, bind, questions, why_not_a_peer
 from hushwire.names.ipseckey import IPSECKEY, BadKeyRecord, KeyRecord, generic, read_records, write_record
 from hushwire.names.name import BadName, host_name
+from hushwire.names.tlsa import TLSA, read_fingerprints
 from hushwire.wire.address import IPAddress, address_from_octets
 
 
@@ -76,32 +77,41 @@ def check(name: str, anchor: str, forward: tuple[str, ...], timeout: float) -> N
 
     Exit status 0: a peer can be sure of NAME by DNSSEC.
     """
-    questions = [Lookup(rdtype, name, rdtype) for rdtype in (A, AAAA, IPSECKEY)]
+    lookups = [Lookup(number, owner, rdtype) for number, (owner, rdtype) in enumerate(questions(name))]
     try:
-        a, aaaa, keys = resolve(Configuration(anchor, forward=forward, timeout=timeout), questions)
+        answers = resolve(Configuration(anchor, forward=forward, timeout=timeout), lookups)
     except UnboundError as error:
         raise click.ClickException(str(error)) from None
-    for answer in (a, aaaa, keys):
+    for answer in answers:
         for line in _lines(answer):
             click.echo(f"{TYPE_NAMES[answer.rdtype]:8}  {answer.outcome.value:8}  {line}".rstrip())
     try:
-        binding = bind(name, a, aaaa, keys)
+        a, aaaa, ipseckey, *tlsa = answers
+        binding = bind(name, a, aaaa, ipseckey, tlsa[0] if tlsa else None)
     except Unbound as unbound:
         raise click.ClickException(f"{unbound}; {MEANING[unbound.outcome]}") from None
     for reason in binding.ignored:
         click.echo(f"ignored: {reason}")
-    click.echo(f"{name} is bound: {_count(binding.addresses, 'address')}, {_count(binding.keys, 'key')}")
+    if binding.canonical != name:
+        click.echo(f"alias of {binding.canonical}")
+    found = [_count(binding.addresses, "address"), _count(binding.keys, "key")]
+    if binding.fingerprints:
+        found.append(_count(binding.fingerprints, "fingerprint"))
+    click.echo(f"{name} is bound: {', '.join(found)}")
 
 
 def _lines(answer: Answered) -> list[str]:
     """What there is to tell of an answer; at least one line."""
-    if answer.rdtype != IPSECKEY:
-        found = [str(address_from_octets(rdata)) for rdata in sorted(answer.rdata) if len(rdata) in (4, 16)]
-    else:
+    skipped: tuple[str, ...] = ()
+    if answer.rdtype == IPSECKEY:
         records, skipped = read_records(answer.rdata)
         found = [f"{record.precedence} {record.key.kind} {fingerprint(record.key)}" for record in records]
-        found += [f"skipped: {reason}" for reason in skipped]
-    return found or [answer.reason]
+    elif answer.rdtype == TLSA:
+        fingerprints, skipped = read_fingerprints(answer.rdata)
+        found = [octets.hex(" ", 2) for octets in sorted(fingerprints)]
+    else:
+        found = [str(address_from_octets(rdata)) for rdata in sorted(answer.rdata) if len(rdata) in (4, 16)]
+    return [*found, *(f"skipped: {reason}" for reason in skipped)] or [answer.reason]
 
 
 def _count(things: tuple[object, ...], what: str) -> str:

@@ -84,7 +84,7 @@ async def _prove_responder(sa: "IkeSA", entry: PadEntry, agreed: Agreed, respons
         _raise_error(response)
         raise Rejected(NotifyType.AUTHENTICATION_FAILED, "IKE_AUTH response without IDr or AUTH")
     claimed = Identity.received(idr.type, idr.data)
-    if claimed != entry.identity:
+    if claimed not in (entry.identity, *entry.also):
         raise Rejected(NotifyType.AUTHENTICATION_FAILED, f"the peer is {claimed}, not {entry.identity}")
     octets = signed_octets(agreed.response, agreed.ni, _prf(sa), sa.keys.pr, idr.write())
     return await prove(entry, auth, octets, _prf(sa), _sent_key(response))

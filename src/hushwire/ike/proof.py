@@ -40,7 +40,8 @@ async def prove(
 ) -> Authenticated:
     """Check a peer's AUTH payload against its PAD entry; raises Rejected(AUTHENTICATION_FAILED).
 
-    `sent` is the key of the peer's CERT payload.  It is no evidence: it only says which of the entry's keys to try.
+    `sent` is the key of the peer's CERT payload.  It is no evidence: it only says which of the entry's keys to try, or
+    is the one that a fingerprint of the entry's is of.
     """
     if payload.method == AuthMethod.SHARED_KEY:
         if entry.psk is None:
@@ -50,14 +51,20 @@ async def prove(
             return Authenticated(entry, compare_shared_key(expected, payload.data))
         except AuthenticationFailed as error:
             raise Rejected(NotifyType.AUTHENTICATION_FAILED, str(error)) from None
-    keys = [key for key in entry.keys if sent is None or key == sent][:MOST_KEYS]
     reason = "the peer's key is none of those known for it" if entry.keys else "no key is known for the peer"
-    for key in keys:
+    for key in _candidates(entry, sent):
         try:
             return Authenticated(entry, verify(key, payload.method, payload.data, octets, SUPPORTED_HASHES))
         except AuthenticationFailed as error:
             reason = str(error)
     raise Rejected(NotifyType.AUTHENTICATION_FAILED, reason)
+
+
+def _candidates(entry: PadEntry, sent: PublicKey | None) -> list[PublicKey]:
+    """The keys that may prove the peer."""
+    if sent is None:
+        return list(entry.keys[:MOST_KEYS])
+    return [sent] if sent in entry.keys or sent.fingerprint in entry.fingerprints else []
 
 
 async def authentication(

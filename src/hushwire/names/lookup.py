@@ -1,16 +1,19 @@
-"""A name kept up to date: three questions, one Binding or Unbound, asked again when its time is over.
+"""A name or an address kept up to date: its questions, one Binding or Unbound, asked again when its time is over.
 
 An error changes nothing while the last Binding lives (law 3: an error is not knowing).  Anything that was validated
 takes effect at once, the taking back of a key first of all.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from hushwire.entropy import Entropy
 from hushwire.events import Answered, Lookup, Outcome
-from hushwire.names.binding import AAAA, A, Binding, Unbound, bind
+from hushwire.names.binding import AAAA, A, Binding, Unbound, bind, questions
 from hushwire.names.ipseckey import IPSECKEY
+from hushwire.names.reverse import bind_address, reverse_name
+from hushwire.names.tlsa import TLSA
 from hushwire.timers import NEVER, Now
 from hushwire.wire.address import IPAddress
 
@@ -44,19 +47,21 @@ class Change:
 
     @property
     def rekeyed(self) -> tuple[IPAddress, ...]:
-        """Addresses that stayed, with other keys or other preferences among them."""
+        """Addresses that stayed, with another gateway, other keys, or other preferences among them."""
         match self.before, self.after:
             case Binding() as before, Binding() as after:
-                return tuple(
-                    a for a in after.addresses if a in before.addresses and before.keys_at(a) != after.keys_at(a)
-                )
+                stayed = (address for address in after.addresses if address in before.addresses)
+                return tuple(address for address in stayed if _proofs(before, address) != _proofs(after, address))
         return ()
 
 
-class NameLookup:
+class Watch(ABC):
     """Stepped by the Node.  `binding` is what is true now; `unbound` why there is none."""
 
-    def __init__(self, name: str, number: Callable[[], int], entropy: Entropy, own: Collection[IPAddress] = ()) -> None:
+    def __init__(
+        self, name: str, questions: tuple[tuple[str, int], ...], number: Callable[[], int], entropy: Entropy,
+        own: Collection[IPAddress],
+    ) -> None:  # fmt: skip
         """`number` gives the next request number; `own` are this host's addresses, to be kept current."""
         self.name = name
         self.own = own
@@ -64,6 +69,7 @@ class NameLookup:
         self.unbound: Unbound | None = None
         self.expires = NEVER
         """Monotonic time at which `binding` ends."""
+        self._questions = questions
         self._number = number
         self._entropy = entropy
         self._open: dict[int, int] = {}
@@ -87,9 +93,9 @@ class NameLookup:
         self._asked_at = now.monotonic
         self._ask_again = now.monotonic + ANSWER_LIMIT
         self._answers = {}
-        questions = [Lookup(self._number(), self.name, rdtype) for rdtype in (A, AAAA, IPSECKEY)]
-        self._open = {question.request: question.rdtype for question in questions}
-        return questions
+        lookups = [Lookup(self._number(), name, rdtype) for name, rdtype in self._questions]
+        self._open = {lookup.request: lookup.rdtype for lookup in lookups}
+        return lookups
 
     def answered(self, event: Answered, now: Now) -> Change | None:
         """Take an answer.  One to an older question, or to somebody else's, is nothing to us."""
@@ -100,7 +106,7 @@ class NameLookup:
         if self._open:
             return None
         try:
-            found = bind(self.name, self._answers[A], self._answers[AAAA], self._answers[IPSECKEY], self.own)
+            found = self._bind(self._answers)
         except Unbound as unbound:
             # Kept for long, it should not keep the frames it came through.
             return self._settle(unbound.with_traceback(None), now)
@@ -115,12 +121,16 @@ class NameLookup:
         if self.binding is not None and now.monotonic >= self.expires:
             expired = Unbound(self.name, "its records are too old, and new ones did not come", Outcome.ERROR)
             change = self._become(expired)
-        questions = self.start(now) if now.monotonic >= self._ask_again else []
-        return questions, change
+        lookups = self.start(now) if now.monotonic >= self._ask_again else []
+        return lookups, change
 
     def deadline(self) -> float:
         """Monotonic time at which timeout() has something to do."""
         return min(self._ask_again, self.expires)
+
+    @abstractmethod
+    def _bind(self, answers: dict[int, Answered]) -> Binding:
+        """The answers to all questions, by type -> Binding, or Unbound."""
 
     def _settle(self, found: Binding | Unbound, now: Now) -> Change | None:
         if isinstance(found, Unbound) and found.outcome is Outcome.ERROR:
@@ -141,7 +151,7 @@ class NameLookup:
         before, why = self.binding, self.unbound
         if isinstance(found, Binding):
             self.binding, self.unbound = found, None
-            same = before is not None and (before.addresses, before.records) == (found.addresses, found.records)
+            same = before is not None and _content(before) == _content(found)
         else:
             self.binding, self.unbound, self.expires = None, found, NEVER
             same = why is not None and why.outcome is found.outcome
@@ -151,9 +161,48 @@ class NameLookup:
         return self._entropy.public(1)[0] / 256
 
 
+class NameLookup(Watch):
+    """A host name: its addresses and keys."""
+
+    def __init__(
+        self, name: str, number: Callable[[], int], entropy: Entropy, own: Collection[IPAddress] = (), *,
+        roams: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(name, questions(name), number, entropy, own)
+        self._roams = roams
+
+    def _bind(self, answers: dict[int, Answered]) -> Binding:
+        a, aaaa, ipseckey, tlsa = answers[A], answers[AAAA], answers[IPSECKEY], answers.get(TLSA)
+        return bind(self.name, a, aaaa, ipseckey, tlsa, self.own, roams=self._roams)
+
+
+class AddressLookup(Watch):
+    """An address without a name: its keys, from its reverse zone."""
+
+    def __init__(
+        self, address: IPAddress, number: Callable[[], int], entropy: Entropy, own: Collection[IPAddress] = ()
+    ) -> None:
+        super().__init__(reverse_name(address), ((reverse_name(address), IPSECKEY),), number, entropy, own)
+        self.address = address
+
+    def _bind(self, answers: dict[int, Answered]) -> Binding:
+        return bind_address(self.address, answers[IPSECKEY], self.own)
+
+
 def _addresses(known: Binding | Unbound | None) -> tuple[IPAddress, ...]:
     return known.addresses if isinstance(known, Binding) else ()
 
 
 def _without(some: tuple[IPAddress, ...], others: tuple[IPAddress, ...]) -> tuple[IPAddress, ...]:
     return tuple(address for address in some if address not in others)
+
+
+def _proofs(binding: Binding, address: IPAddress) -> tuple[object, ...]:
+    """Who is to prove himself for an address, and by what."""
+    where = binding.gateway or address
+    return where, binding.keys_at(where), binding.fingerprints_at(where)
+
+
+def _content(binding: Binding) -> tuple[object, ...]:
+    """What a change of is worth telling."""
+    return binding.canonical, binding.addresses, binding.records, binding.fingerprints

@@ -180,7 +180,7 @@ class Node:
 
     def _answered(self, event: Answered, now: Now) -> None:
         for peer in self._peers:
-            if peer.lookup is not None and peer.lookup.name == event.name and peer.lookup.asking:
+            if peer.lookup is not None and peer.lookup.asking:
                 change = peer.lookup.answered(event, now)
                 if not peer.lookup.asking:
                     self._looked_up(peer, change, now)

@@ -65,6 +65,10 @@ class PadEntry:
     """What its Child SAs may cover, and no more (ATTACKS rows 21, 51)."""
     own_identity: Identity | None = None
     """What we say to this peer that we are, where that is not the host's own."""
+    fingerprints: tuple[bytes, ...] = ()
+    """SHA-256 of the SubjectPublicKeyInfo of keys that prove it as well as `keys`, if it sends them."""
+    also: tuple[Identity, ...] = ()
+    """What else it may say it is: the name that the one it is known by is an alias of."""
 
     def speaks_from(self, address: IPAddress) -> bool:
         return not self.addresses or address in self.addresses
