@@ -13,9 +13,10 @@ from hushwire.events import (
     AddressesChanged,
     Connect,
     Outcome,
+    Status,
 )  # fmt: skip
-from hushwire.node import Node
 from hushwire.node.peer import MOST_ADDRESSES, REQID_BASE, Peer
+from hushwire.node.policies import Policies
 from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action
 from hushwire.timers import Now
@@ -117,10 +118,10 @@ def test_a_name_that_points_at_anothers_address_gets_no_policy_there(
     net.host("bob", named("alice"))
     net.zone["eve.example"] = ((ADDRESS["bob"],), (KEY["eve"].public,))
     if guard == "out":
-        monkeypatch.setattr(Node, "_may_have", lambda *_: True)
+        monkeypatch.setattr(Policies, "_may_have", lambda *_: True)
     net.start()
     reqids = {policy.reqid for policy in alice.policies(ADDRESS["bob"])}
-    bob = next(peer for peer in alice.node._peers if peer.name == "bob.example")
+    bob = next(peer for peer in alice.node.peers if peer.name == "bob.example")
     assert (reqids == {bob.reqid}) is (guard == "in")
     assert ("name.contested" in alice.kinds()) is (guard == "in")
     if guard == "in":
@@ -139,7 +140,7 @@ def test_a_name_that_was_first_and_that_nobody_answers_for_gives_way(make_net: A
         if net.packet(alice, ADDRESS["bob"]) is Action.PROTECT:
             break
         net.wait(60)
-    bob = next(peer for peer in alice.node._peers if peer.name == "bob.example")
+    bob = next(peer for peer in alice.node.peers if peer.name == "bob.example")
     assert {policy.reqid for policy in alice.policies(ADDRESS["bob"])} == {bob.reqid}
     assert net.packet(alice, ADDRESS["bob"]) is Action.PROTECT
 
@@ -227,9 +228,8 @@ def test_a_key_taken_back_during_the_handshake(net: Any) -> None:
     net.step(alice, Acquire(Flow(ADDRESS["alice"], ADDRESS["bob"], 0), policy.reqid, 1))
     net.zone["bob.example"] = ((ADDRESS["bob"],), (KEY["other"].public,))
     net.now = Now(net.now.monotonic + net.ttl + 2, net.now.wall)
-    peer = alice.node._peers[0]
-    for question in peer.lookup.start(net.now):
-        net.step(alice, net.answer(question))
+    alice.node._look_up(next(iter(alice.node.peers)), net.now)
+    net.step(alice, Status(1))
     net.run()
     net.wait(1)
     assert not alice.sad

@@ -251,7 +251,7 @@ def test_attempts_back_off(net: Any) -> None:
     net.wait(LAST_WAIT)
     net.packet(alice, ADDRESS["bob"])
     assert net.packet(alice, ADDRESS["bob"]) is Action.PROTECT
-    assert alice.node._peers[0].failures == 0
+    assert next(iter(alice.node.peers)).failures == 0
 
 
 def test_a_packet_between_two_attempts_is_remembered(net: Any) -> None:
@@ -264,7 +264,7 @@ def test_a_packet_between_two_attempts_is_remembered(net: Any) -> None:
     net.packet(alice, ADDRESS["bob"])
     while alice.node.ike.sas:
         net.wait(0.5)
-    peer = alice.node._peers[0]
+    peer = next(iter(alice.node.peers))
     assert peer.not_before > net.now.monotonic + 30
     for _ in range(3):
         net.packet(alice, ADDRESS["bob"])

@@ -14,10 +14,10 @@ from hushwire.node.peer import (
     PROTECT_PRIORITY,
     REQID_BASE,
     Peer,
-    group_rules,
     narrowness,
     nearest,
 )
+from hushwire.node.rulebook import group_rules
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
 from hushwire.policy.sad import Mode
@@ -145,7 +145,7 @@ def test_rules_by_peer_in_their_order() -> None:
         Rule("b.example"), Rule("a.example"), Rule("b.example", protocol=6), Rule("c.example", Assurance.CLEAR),
     )  # fmt: skip
     assert [[str(rule.peer) for rule in group] for group in group_rules(rules)] == [
-        ["b.example", "b.example"], ["a.example"],
+        ["b.example", "b.example"], ["a.example"], ["c.example"],
     ]  # fmt: skip
 
 

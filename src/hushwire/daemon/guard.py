@@ -10,7 +10,8 @@ from hushwire.config import Config, Rule
 from hushwire.crypto.suite import can_encrypt, encr_key_length, integ_key_length
 from hushwire.events import DeletePolicy, DeleteSA, InstallPolicy, InstallSA
 from hushwire.names.binding import why_not_a_peer
-from hushwire.node.peer import PROTECT_PRIORITY, REQID_BASE, group_rules, narrowness
+from hushwire.node.peer import PROTECT_PRIORITY, REQID_BASE, narrowness
+from hushwire.node.rulebook import group_rules
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.sad import SA, Direction, Mode, SAName
 from hushwire.policy.selector import Selector

@@ -7,12 +7,13 @@ from hushwire.config import Rule, Start
 from hushwire.crypto.keys import PublicKey
 from hushwire.events import Acquire, Outcome
 from hushwire.ike.negotiation import Wanted
-from hushwire.names.lookup import NameLookup
-from hushwire.policy.assurance import Assurance
+from hushwire.names.lookup import AddressLookup, NameLookup
+from hushwire.node.rulebook import permits_clear
 from hushwire.policy.pad import Identity, PadEntry
 from hushwire.policy.sad import Direction, Mode
 from hushwire.policy.selector import Flow, Selector
 from hushwire.policy.spd import Action, Policy
+from hushwire.timers import NEVER
 from hushwire.wire.address import IPAddress, IPNetwork, host_network
 
 REQID_BASE = 0x6877_0000
@@ -26,6 +27,12 @@ MOST_ADDRESSES = 64
 FIRST_WAIT, LAST_WAIT = 1.0, 60.0
 """Seconds between attempts at a peer that fails; doubled each time."""
 
+FALL_AFTER = 3.0
+"""Seconds that a packet is held for a peer that may be met in clear, before it goes so."""
+
+SHUNT_LIFE = 120
+"""Seconds until a plane drops a policy that lets packets go in clear, unless it is told again."""
+
 
 @dataclass(slots=True, eq=False)
 class Peer:
@@ -35,7 +42,7 @@ class Peer:
     """Of the peer within the host, from 1."""
     rules: tuple[Rule, ...]
     """All about the same peer, with the same proof."""
-    lookup: NameLookup | None
+    lookup: NameLookup | AddressLookup | None
     """None: the peer is not looked up in the DNS."""
     key: PublicKey | None = None
     """Its pinned key."""
@@ -60,6 +67,26 @@ class Peer:
     """All addresses that the name ever had here: where nothing may go in clear, their policies stay."""
     connects: list[int] = field(default_factory=list)
     """Connect commands that wait for an answer."""
+    born: bool = False
+    """Made by a rule about many, when there was reason to; it goes when there is none any more."""
+    proven: set[IPAddress] = field(default_factory=set)
+    """Where it has proved its key to us."""
+    used_at: float = 0.0
+    """Monotonic time at which somebody last had to do with it, as far as is known."""
+    fall_at: float = NEVER
+    """Monotonic time at which packets that are held for it go in clear."""
+    fallen: bool = False
+    """They do."""
+    refresh_at: float = NEVER
+    """Monotonic time at which a plane is to be told again of policies that end by themselves."""
+    asserted_at: float = 0.0
+    """Monotonic time at which a plane was last told of a policy."""
+    idle_at: float = NEVER
+    """Monotonic time at which to see whether anybody still uses it."""
+    counted: int = -1
+    """Packets that its SAs had carried when that was last looked at."""
+    asleep: bool = False
+    """Nobody does: it is not looked up any more, and only its policies stay for a while."""
 
     @property
     def rule(self) -> Rule:
@@ -72,7 +99,17 @@ class Peer:
 
     @property
     def identity(self) -> Identity:
-        return self.rule.expected
+        """What it is asked to be."""
+        return self.identities[0]
+
+    @property
+    def identities(self) -> tuple[Identity, ...]:
+        """What it may say it is: with an alias, the name that this leads to as well."""
+        canonical = self.lookup.binding.canonical if self.lookup is not None and self.lookup.binding is not None else ""
+        known = self.rule.expected
+        if self.rule.identity is not None or not canonical or canonical == self.rule.name:
+            return (known,)
+        return Identity.fqdn(canonical), known
 
     @property
     def reqid(self) -> int:
@@ -88,6 +125,38 @@ class Peer:
             return (self.rule.address,)
         return () if isinstance(self.rule.peer, str) else (self.rule.peer.network_address,)
 
+    @property
+    def places(self) -> tuple[IPAddress, ...]:
+        """Where policies are to stand for it.
+
+        What a rule about many brought in has to prove itself there first, so that a name which nobody answers for does
+        not stand in the way of others at that address (law 2, ATTACKS row 37).
+        """
+        if self.rule.roams:
+            return tuple(self.proven)
+        if self.born and self.rule.name is not None:
+            return tuple(address for address in self.addresses if address in self.proven)
+        return self.addresses
+
+    @property
+    def needs_proof(self) -> bool:
+        """Whether programs get its addresses only where it has proved its key."""
+        return self.rule.roams or self.rule.name is None or self.born or permits_clear(self.rules)
+
+    @property
+    def standing(self) -> tuple[IPAddress, ...]:
+        """The places to which its policies protect what leaves."""
+        protected = [
+            selector.remote for (selector, direction), policy in self.policies.items()
+            if direction is Direction.OUT and policy.action is Action.PROTECT
+        ]  # fmt: skip
+        return tuple(place for place in self.places if any(place in remote for remote in protected))
+
+    @property
+    def is_trap(self) -> bool:
+        """Whether it is no peer, but a rule about all addresses of a prefix."""
+        return self.rule.many
+
     def admit(self) -> tuple[IPAddress, ...]:
         """Take in the addresses that the name has now; those for which there is no room any more are returned."""
         bound = self.lookup.binding.addresses if self.lookup is not None and self.lookup.binding is not None else ()
@@ -102,7 +171,9 @@ class Peer:
     @property
     def starts_by_itself(self) -> bool:
         """Below the level in clear, nothing traps a packet: so the level is sought at once."""
-        return self.rule.start is Start.CONNECT or self.rule.below is Action.CLEAR
+        if self.is_trap or self.rule.start is Start.WAIT:
+            return False
+        return self.rule.start is Start.CONNECT or (self.rule.below is Action.CLEAR and not self.born)
 
     def keys_at(self, address: IPAddress) -> tuple[PublicKey, ...]:
         """The keys that may prove it at one address."""
@@ -110,14 +181,21 @@ class Peer:
             return self.lookup.binding.keys_at(address) if self.lookup.binding is not None else ()
         return (self.key,) if self.key is not None else ()
 
+    def knows(self, key: PublicKey, address: IPAddress) -> bool:
+        """Whether a key that it has proved is still one that may prove it there."""
+        if key in self.keys_at(address):
+            return True
+        binding = self.lookup.binding if self.lookup is not None else None
+        return binding is not None and key.fingerprint in binding.fingerprints_at(address)
+
     def entry(self, remote: IPAddress, own: Sequence[IPAddress]) -> PadEntry | None:
         """Its PAD entry as seen at one of its addresses; None while nothing could prove it there."""
         keys = self.keys_at(remote)
-        if remote not in self.addresses or not (keys or self.psk):
+        if (remote not in self.addresses and not self.rule.roams) or not (keys or self.psk):
             return None
         selectors = tuple(selector for rule in self.rules for selector in _selectors(rule, own, remote))
         return PadEntry(
-            self.name, self.identity, self.addresses, keys, self.psk, self.rule.require,
+            self.name, self.identity, () if self.rule.roams else self.addresses, keys, self.psk, self.rule.require,
             self.reqid, self.rule.mode, selectors, self.rule.own_identity,
         )  # fmt: skip
 
@@ -135,23 +213,67 @@ class Peer:
             return remote
         return next((a for a in self.addresses if a.version == remote.version), remote)
 
-    def desired(self, own: Sequence[IPAddress]) -> dict[tuple[Selector, Direction], Policy]:
-        """The policies that ought to stand."""
-        if self.rule.below is Action.CLEAR and not self.reached:
+    @property
+    def action(self) -> Action | None:
+        """What is to become of its packets; None: what would without us."""
+        if self.rule.below is Action.BLOCK:
+            return Action.PROTECT
+        if self.reached or self.is_trap:
+            return Action.PROTECT
+        if not self.held_first:
+            return None
+        # Law 3: as long as nothing is known, nothing goes in clear.
+        return Action.CLEAR if self.fallen or self.denied else Action.PROTECT
+
+    @property
+    def held_first(self) -> bool:
+        """Whether a packet of its own brought it in, and is held until there is something to be said of it."""
+        return self.born and self.rule.name is None
+
+    @property
+    def denied(self) -> bool:
+        """Whether it is a signed statement that nothing can prove it: that there is no key, or no signed zone."""
+        if self.lookup is None or self.lookup.binding is not None or self.lookup.unbound is None:
+            return False
+        return self.lookup.unbound.outcome is not Outcome.ERROR
+
+    def desired(self, own: Sequence[IPAddress], *, clear: bool = True) -> dict[tuple[Selector, Direction], Policy]:
+        """The policies that ought to stand.  `clear`: no rule about addresses has anything against clear packets."""
+        action = self.action
+        if action is None:
             return {}
+        if action is Action.CLEAR and not clear:
+            action = Action.PROTECT
+        soft = clear and permits_clear(self.rules)
         found = {}
-        for remote in self.addresses:
-            for rule in self.rules:
+        for rule, selector, remote in self._scope(own):
+            tunnel = None
+            if rule.mode is Mode.TUNNEL and action is Action.PROTECT:
                 local = nearest(own, remote)
-                if local is None:
-                    continue
-                tunnel = (local, remote) if rule.mode is Mode.TUNNEL else None
-                for selector in _selectors(rule, own, remote):
-                    for direction in Direction:
-                        priority = PROTECT_PRIORITY - narrowness(selector)
-                        policy = Policy(selector, direction, Action.PROTECT, priority, self.reqid, rule.mode, tunnel)
-                        found[selector, direction] = policy
+                assert local is not None
+                tunnel = local, remote
+            priority = PROTECT_PRIORITY - narrowness(selector)
+            life = SHUNT_LIFE if action is Action.CLEAR else 0
+            for direction in Direction:
+                found[selector, direction] = Policy(
+                    selector, direction, action, priority, self.reqid, rule.mode, tunnel, soft, life
+                )
         return found
+
+    def _scope(self, own: Sequence[IPAddress]) -> Iterator[tuple[Rule, Selector, IPAddress]]:
+        """What each rule says for each place, with the place."""
+        for rule in self.rules:
+            if self.is_trap and not isinstance(rule.peer, str):
+                prefix = rule.peer
+                for local in own:
+                    if local.version == prefix.version:
+                        near = host_network(local)
+                        yield rule, Selector(near, prefix, rule.protocol, rule.local_port, rule.remote_port), local
+                continue
+            for remote in self.places:
+                if nearest(own, remote) is not None:
+                    for selector in _selectors(rule, own, remote):
+                        yield rule, selector, remote
 
     @property
     def may_loosen(self) -> bool:
@@ -167,7 +289,18 @@ class Peer:
 
     def yields_to(self, other: "Peer") -> bool:
         """Whether a policy of ours is rather the other's, who names the same address."""
-        return not self.reached and (other.reached or self.failures > 0)
+        if other.action is not Action.PROTECT:
+            return False
+        return self.action is Action.CLEAR or (not self.reached and (other.reached or self.failures > 0))
+
+    def begun(self, now: float) -> None:
+        """Packets are held for it from now on."""
+        if self.held_first and self.rule.below is Action.CLEAR and not self.reached and not self.fallen:
+            self.fall_at = min(self.fall_at, now + FALL_AFTER)
+
+    def fall(self) -> None:
+        """It was held long enough."""
+        self.fallen, self.fall_at = True, NEVER
 
     def failed(self, why: str, now: float) -> None:
         """An attempt failed: wait longer before the next."""
@@ -177,18 +310,13 @@ class Peer:
 
     def succeeded(self) -> None:
         self.last_failure, self.failures, self.not_before, self.reached = "", 0, 0.0, True
+        self.fallen, self.fall_at = False, NEVER
 
-
-def group_rules(rules: Iterable[Rule]) -> list[tuple[Rule, ...]]:
-    """Rules by the peer they are about, in the order that numbers the peers.
-
-    Those that want nothing protected make no peer.
-    """
-    groups: dict[str, list[Rule]] = {}
-    for rule in rules:
-        if rule.require is not Assurance.CLEAR:
-            groups.setdefault(str(rule.peer), []).append(rule)
-    return [tuple(group) for group in groups.values()]
+    def proved(self, where: IPAddress) -> bool:
+        """Its key was proved there; whether that is news."""
+        known = where in self.proven
+        self.proven.add(where)
+        return not known
 
 
 def nearest(own: Iterable[IPAddress], remote: IPAddress) -> IPAddress | None:

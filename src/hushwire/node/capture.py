@@ -1,0 +1,106 @@
+"""Programs that asked for a name's addresses, and what they are told (DESIGN.md law 3; docs/names.md has the table)."""
+
+from dataclasses import dataclass
+
+from hushwire.events import Effect, Outcome, Release, Reply, Verdict
+from hushwire.node.peer import FALL_AFTER, Peer
+from hushwire.node.rulebook import permits_clear
+from hushwire.timers import NEVER
+from hushwire.wire.address import IPAddress
+
+ASK_LIMIT = 4.0
+"""Seconds until a program hears something, since resolvers' clients give up after five."""
+LONGEST = 300
+"""Seconds for which an answer may be kept, whatever the DNS says: as long as that we have to keep its policies."""
+RETRY = 5
+"""Seconds after which a program may ask again where the answer was not the best there could be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a program is told."""
+
+    verdict: Verdict
+    ttl: int = 0
+    addresses: tuple[IPAddress, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    request: int
+    since: float
+    command: bool
+
+
+class Captures:
+    """Who waits for which name."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Peer, list[_Question]] = {}
+
+    def wait(self, peer: Peer, request: int, now: float, *, command: bool) -> None:
+        """A program waits from now on; with `command`, another resolver by the control socket."""
+        self._waiting.setdefault(peer, []).append(_Question(request, now, command))
+
+    def waits_for(self, peer: Peer) -> bool:
+        return peer in self._waiting
+
+    def deadline(self) -> float:
+        """Monotonic time at which somebody has waited long enough."""
+        ends = (
+            question.since + limit
+            for peer, questions in self._waiting.items()
+            for question in questions[:1]
+            for limit in [_limit(peer)]
+        )
+        return min(ends, default=NEVER)
+
+    def peers(self) -> list[Peer]:
+        return list(self._waiting)
+
+    def answer(self, peer: Peer, now: float, *, pending: bool) -> list[Effect]:
+        """Tell those who wait for a peer, if there is something to tell.  `pending`: policies are being installed."""
+        questions = self._waiting.get(peer)
+        if not questions:
+            return []
+        told = judge(peer, questions[0].since, now, pending=pending)
+        if told is None:
+            return []
+        del self._waiting[peer]
+        return [tell(question.request, told, command=question.command) for question in questions]
+
+
+def tell(request: int, told: Told, *, command: bool) -> Effect:
+    """The effect that tells it."""
+    if command:
+        return Reply(request, told.verdict is not Verdict.REFUSE, told.reason or told.verdict.value)
+    return Release(request, told.verdict, told.addresses, told.ttl, told.reason)
+
+
+def judge(peer: Peer, since: float, now: float, *, pending: bool) -> Told | None:
+    """What to tell of a peer that somebody has asked for at `since`; None: not yet."""
+    lookup, clear = peer.lookup, permits_clear(peer.rules) and not peer.reached
+    if lookup is not None and lookup.binding is None:
+        if lookup.asking or lookup.unbound is None:
+            return None
+        unbound = lookup.unbound
+        if unbound.outcome is Outcome.ERROR or not clear:
+            return Told(Verdict.REFUSE, reason=str(unbound))
+        return Told(Verdict.PASS, min(LONGEST, unbound.ttl))
+    ttl = min(LONGEST, lookup.binding.ttl if lookup is not None and lookup.binding is not None else LONGEST)
+    standing = peer.standing
+    if standing and not pending and (not peer.needs_proof or set(standing) & peer.proven):
+        complete = len(standing) == len(peer.addresses)
+        return Told(Verdict.ONLY, ttl if complete else min(ttl, RETRY), standing)
+    if peer.contested and not standing:
+        return Told(Verdict.REFUSE, reason=f"{peer.name}: its address is another's, who proved another key there")
+    if peer.not_before > now or now >= since + _limit(peer):
+        if clear:
+            return Told(Verdict.PASS, min(ttl, RETRY))
+        return Told(Verdict.REFUSE, reason=f"{peer.name}: {peer.last_failure or 'it does not answer'}")
+    return None
+
+
+def _limit(peer: Peer) -> float:
+    return FALL_AFTER if permits_clear(peer.rules) and not peer.reached else ASK_LIMIT

@@ -1,0 +1,75 @@
+"""Peers that rules about many brought in go again when nobody uses them: while flows live they stay."""
+
+from collections.abc import Callable
+
+from hushwire.events import Count, Counted, Effect
+from hushwire.node.capture import LONGEST
+from hushwire.node.peer import Peer
+from hushwire.node.peers import Peers
+from hushwire.node.policies import Policies
+from hushwire.node.seeking import Seeking
+from hushwire.policy.sad import SAName
+from hushwire.timers import Now
+
+GRACE = 30.0
+"""Seconds that a peer outlives the last answer that a program got."""
+HELD_FOR = 3600.0
+"""Seconds that policies which permit no clear outlive it: whoever kept the address for longer has had his time.  The
+guard counts them, too."""
+
+
+class Idle:
+    """Looks, at times, whether a peer is still used."""
+
+    def __init__(
+        self, peers: Peers, policies: Policies, seeking: Seeking, number: Callable[[], int],
+        emit: Callable[[Effect], None],
+    ) -> None:  # fmt: skip
+        self._peers, self._policies, self._seeking = peers, policies, seeking
+        self._number = number
+        self._emit = emit
+        self._counting: dict[int, Peer] = {}
+
+    def used(self, peer: Peer, now: float) -> None:
+        """Somebody has to do with it: look again when he may have forgotten."""
+        peer.used_at = now
+        peer.asleep = False
+        if peer.born:
+            binding = peer.lookup.binding if peer.lookup is not None else None
+            life = min(LONGEST, binding.ttl) if binding is not None else LONGEST
+            peer.idle_at = now + life + GRACE
+
+    def look(self, peer: Peer, now: Now) -> list[SAName]:
+        """Its idle_at has come.  Ask how much its SAs carry, or let it go."""
+        names = [name for sa in self._seeking.sas_of(peer) for child in sa.children.values() for name in child.names]
+        if names:
+            number = self._number()
+            self._counting[number] = peer
+            peer.idle_at = now.monotonic + GRACE
+            self._emit(Count(number, tuple(names)))
+        else:
+            self._let_go(peer, now)
+        return names
+
+    def counted(self, event: Counted, now: Now) -> Peer | None:
+        """The peer that has carried nothing since it was last looked at: its SAs can go."""
+        peer = self._counting.pop(event.request, None)
+        if peer is None:
+            return None
+        if event.packets != peer.counted:
+            peer.counted = event.packets
+            self.used(peer, now.monotonic)
+            return None
+        peer.counted = -1
+        peer.asleep = True
+        peer.idle_at = now.monotonic
+        return peer
+
+    def _let_go(self, peer: Peer, now: Now) -> None:
+        peer.asleep = True
+        held = [policy for policy in peer.policies.values() if not policy.soft and not policy.lifetime]
+        if held and now.monotonic < peer.asserted_at + HELD_FOR:
+            peer.idle_at = peer.asserted_at + HELD_FOR
+            return
+        self._policies.withdraw(peer)
+        self._peers.forget(peer)

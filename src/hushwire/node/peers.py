@@ -1,0 +1,138 @@
+"""All peers of a host: those that rules call by name or address, and those that rules about many brought in."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from hushwire.config import Config, Rule
+from hushwire.crypto.keys import PublicKey
+from hushwire.entropy import Entropy
+from hushwire.names.lookup import AddressLookup, NameLookup
+from hushwire.node.peer import REQID_BASE, Peer
+from hushwire.node.rulebook import Rulebook, Rules, refuses
+from hushwire.policy.assurance import Assurance
+from hushwire.policy.pad import Identity
+from hushwire.policy.sad import Direction
+from hushwire.wire.address import IPAddress
+
+MOST_NUMBERS = 1 << 16
+"""Peers that a host can number at once."""
+MOST_BORN = 4096
+"""Peers that rules about many have brought in, at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """The public side of what the keeper holds, by the rule's peer."""
+
+    key: PublicKey | None
+    """The host's."""
+    pinned: Mapping[str, PublicKey]
+    """Peers' keys of local configuration."""
+    shared: Mapping[str, bytes]
+    """The keeper's names of shared keys."""
+
+
+class Crowded(Exception):
+    """There is no room for one more peer."""
+
+
+class Peers:
+    """The register.  Numbers, and so reqids, are the peers' own for as long as they are here."""
+
+    def __init__(self, config: Config, secrets: Secrets, entropy: Entropy, number: Callable[[], int]) -> None:
+        self.rulebook = Rulebook(config.rules)
+        self.own: tuple[IPAddress, ...] = config.host.addresses
+        """This host's addresses; names may lead to none of them."""
+        self._secrets = secrets
+        self._entropy = entropy
+        self._number = number
+        self._by_reqid: dict[int, Peer] = {}
+        self._by_name: dict[str, Peer] = {}
+        self._born = 0
+        groups = self.rulebook.groups
+        self._free = itertools.cycle(range(len(groups) + 1, MOST_NUMBERS))
+        for position, rules in enumerate(groups, 1):
+            rule = rules[0]
+            # Names without end make no peer by themselves, nor does what wants nothing protected.
+            if rule.require is Assurance.CLEAR or refuses(rules) or (rule.many and rule.name is not None):
+                continue
+            self._add(position, rules, str(rule.peer))
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(list(self._by_reqid.values()))
+
+    def by_reqid(self, reqid: int) -> Peer | None:
+        return self._by_reqid.get(reqid)
+
+    def by_name(self, name: str) -> Peer | None:
+        """The peer of a canonical name, or of an address as text."""
+        return self._by_name.get(name)
+
+    def claiming(self, identity: Identity, remote: IPAddress) -> Peer | None:
+        """The peer that says it is `identity`; of several names for one, the one that has policies there."""
+        found = [peer for peer in self._by_reqid.values() if identity in peer.identities and not peer.is_trap]
+        return max(found, key=lambda peer: any(remote in key[0].remote for key in peer.policies), default=None)
+
+    def holding(self, address: IPAddress) -> Peer | None:
+        """Who has a policy that protects packets to this one address."""
+        for peer in self._by_reqid.values():
+            if not peer.is_trap and any(
+                address in selector.remote and direction is Direction.OUT for selector, direction in peer.policies
+            ):
+                return peer
+        return None
+
+    def called(self, name: str) -> Peer:
+        """The peer of a name, whom `hushwire connect` may name without a rule.  Raises Crowded."""
+        rules = self.rulebook.for_name(name)
+        return self._by_name.get(name) or self._bear((Rule(name),) if rules is None else rules)
+
+    def of_name(self, name: str, rules: Rules) -> Peer:
+        """The peer of a name that rules about many speak of.  Raises Crowded."""
+        return self._by_name.get(name) or self._bear(rules)
+
+    def of_address(self, address: IPAddress) -> Peer | None:
+        """The peer of an address that rules about many speak of; None if none does.  Raises Crowded."""
+        rules = self.rulebook.for_address(address)
+        if rules is None or rules[0].require is Assurance.CLEAR or refuses(rules):
+            return None
+        return self._by_name.get(str(address)) or self._bear(rules)
+
+    def forget(self, peer: Peer) -> None:
+        """A peer that a rule about many brought in is not needed any more."""
+        del self._by_reqid[peer.reqid]
+        del self._by_name[peer.name]
+        self._born -= 1
+
+    def _bear(self, rules: Rules) -> Peer:
+        if self._born >= MOST_BORN:
+            raise Crowded(f"more than {MOST_BORN} peers at once")
+        number = next(number for number in self._free if REQID_BASE + number not in self._by_reqid)
+        self._born += 1
+        peer = self._add(number, rules, self._pattern_of(rules[0]))
+        peer.born = True
+        return peer
+
+    def _pattern_of(self, made_out: Rule) -> str:
+        """What the configuration calls those whom a rule is about, that is made out to one of them here."""
+        if isinstance(made_out.peer, str):
+            return made_out.peer
+        for group in self.rulebook.groups:
+            peer = group[0].peer
+            if not isinstance(peer, str) and made_out.peer.network_address in peer:
+                return str(peer)
+        return str(made_out.peer)
+
+    def _add(self, number: int, rules: Rules, secret: str) -> Peer:
+        rule = rules[0]
+        lookup: NameLookup | AddressLookup | None = None
+        if rule.require is Assurance.NAMED:
+            if rule.name is not None:
+                lookup = NameLookup(rule.name, self._number, self._entropy, self.own, roams=rule.roams)
+            elif not rule.many and not isinstance(rule.peer, str):
+                lookup = AddressLookup(rule.peer.network_address, self._number, self._entropy, self.own)
+        peer = Peer(number, rules, lookup, self._secrets.pinned.get(secret), self._secrets.shared.get(secret))
+        self._by_reqid[peer.reqid] = peer
+        self._by_name[peer.name] = peer
+        return peer

@@ -1,0 +1,98 @@
+"""Which policies stand for which peer, and who may have which address (DESIGN.md laws 1 and 2)."""
+
+from collections.abc import Callable
+
+from hushwire.events import DeletePolicy, Effect, Installed, InstallPolicy, Notice, Refused
+from hushwire.node.peer import SHUNT_LIFE, Peer
+from hushwire.node.peers import Peers
+from hushwire.policy.sad import Direction
+from hushwire.policy.selector import Selector
+from hushwire.policy.spd import Action
+from hushwire.timers import NEVER, Now
+
+REFRESH = SHUNT_LIFE / 2
+"""Seconds after which a plane is told again of what would otherwise end by itself."""
+
+Key = tuple[Selector, Direction]
+
+
+class Policies:
+    """What was asked of the plane, and what is to be asked."""
+
+    def __init__(self, peers: Peers, number: Callable[[], int], emit: Callable[[Effect], None]) -> None:
+        self._peers = peers
+        self._number = number
+        self._emit = emit
+        self._asked: dict[int, tuple[Peer, Key]] = {}
+        """Policies that are not confirmed yet, by request number."""
+        self._pending: dict[int, int] = {}
+        """How many of them each peer has, by reqid."""
+
+    def sync(self, peer: Peer, now: Now) -> None:
+        """Install what ought to stand and does not; loosen only where the rule permits clear (DESIGN.md section 3)."""
+        rulebook = self._peers.rulebook
+        clear = all(rulebook.permits_clear(place) for place in peer.places)
+        desired = peer.desired(self._peers.own, clear=clear)
+        peer.refused = False
+        fresh = now.monotonic >= peer.refresh_at
+        for key, policy in desired.items():
+            if (peer.policies.get(key) != policy or (policy.lifetime and fresh)) and self._may_have(peer, key):
+                number = self._number()
+                self._emit(InstallPolicy(number, policy))
+                self._asked[number] = peer, key
+                self._pending[peer.reqid] = self._pending.get(peer.reqid, 0) + 1
+                peer.policies[key] = policy
+                peer.asserted_at = now.monotonic
+        lives = any(policy.lifetime for policy in peer.policies.values())
+        if fresh or peer.refresh_at == NEVER:
+            peer.refresh_at = now.monotonic + REFRESH if lives else NEVER
+        if peer.may_loosen:
+            self._delete(peer, [key for key in peer.policies if key not in desired])
+
+    def withdraw(self, peer: Peer) -> None:
+        """Nobody needs the peer any more."""
+        self._delete(peer, list(peer.policies))
+
+    def pending(self, peer: Peer) -> bool:
+        """Whether a policy of the peer's has been asked for and not been confirmed."""
+        return self._pending.get(peer.reqid, 0) > 0
+
+    def answered(self, event: Installed | Refused) -> Peer | None:
+        """The peer whose policy it is about.  What was refused is asked for again when next there is reason to."""
+        asked = self._asked.pop(event.request, None)
+        if asked is None:
+            return None
+        peer, key = asked
+        self._pending[peer.reqid] -= 1
+        if not self._pending[peer.reqid]:
+            del self._pending[peer.reqid]
+        if isinstance(event, Refused):
+            peer.policies.pop(key, None)
+            peer.refused = True
+        return peer
+
+    def _delete(self, peer: Peer, keys: list[Key]) -> None:
+        for key in keys:
+            self._emit(DeletePolicy(*key))
+            del peer.policies[key]
+
+    def _may_have(self, peer: Peer, key: Key) -> bool:
+        """Two names at one address never share a policy (law 2): the second is refused.
+
+        Unless nobody answers for the first: a name must not block another by naming its address (ATTACKS row 37).
+        """
+        holder = next((other for other in self._peers if other is not peer and key in other.policies), None)
+        if holder is None or holder.yields_to(peer):
+            if holder is not None:
+                del holder.policies[key]
+            peer.contested.discard(key)
+            return True
+        if key not in peer.contested:
+            peer.contested.add(key)
+            fields = ("name", peer.name), ("holder", holder.name), ("at", str(key[0]))
+            self._emit(Notice("name.contested", fields, grave=True))
+        return False
+
+
+def protects(peer: Peer, key: Key) -> bool:
+    return key in peer.policies and peer.policies[key].action is Action.PROTECT

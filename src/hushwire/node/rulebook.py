@@ -1,0 +1,73 @@
+"""Which rule speaks of a name or an address: the narrowest (RFC 4301 s4.4.1: the order of the SPD decides)."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import lru_cache
+
+from hushwire.config import Group, Rule
+from hushwire.policy.assurance import Assurance
+from hushwire.policy.spd import Action
+from hushwire.wire.address import IPAddress, host_network
+
+Rules = tuple[Rule, ...]
+"""All about the same peer, or the same many, with the same proof."""
+
+
+def group_rules(rules: Iterable[Rule]) -> list[Rules]:
+    """Rules by whom they are about, in the order that numbers them, from 1."""
+    groups: dict[str, list[Rule]] = {}
+    for rule in rules:
+        groups.setdefault(str(rule.peer), []).append(rule)
+    return [tuple(group) for group in groups.values()]
+
+
+class Rulebook:
+    """The rules of a configuration, found by whom they are about."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self.groups = group_rules(rules)
+        self._by_name = {group[0].peer: group for group in self.groups if isinstance(group[0].peer, str)}
+        by_prefix = [(group[0].peer, group) for group in self.groups if not isinstance(group[0].peer, str)]
+        self._by_prefix = sorted(by_prefix, key=lambda pair: -pair[0].prefixlen)
+        self.for_name = lru_cache(4096)(self._for_name)
+        """The rules for a canonical name, made out to it alone; None: none speaks of it."""
+
+    def _for_name(self, name: str) -> Rules | None:
+        exact = self._by_name.get(name)
+        if exact is not None:
+            return exact
+        below = name.partition(".")[2]
+        while below:
+            if (group := self._by_name.get(f"*.{below}")) is not None:
+                return tuple(replace(rule, peer=name) for rule in group)
+            below = below.partition(".")[2]
+        every = self._by_name.get("*")
+        return tuple(replace(rule, peer=name) for rule in every) if every is not None else None
+
+    def for_address(self, address: IPAddress) -> Rules | None:
+        """The rules for an address, made out to it alone; None: none speaks of it."""
+        for prefix, group in self._by_prefix:
+            if address in prefix:
+                return tuple(replace(rule, peer=host_network(address)) for rule in group)
+        return None
+
+    def speaks_of(self, name: str) -> bool:
+        """Whether a program that asks for this name has to wait for what a rule makes of it."""
+        rules = self.for_name(name)
+        return rules is not None and rules[0].require is not Assurance.CLEAR
+
+    def permits_clear(self, address: IPAddress) -> bool:
+        """Whether the rules about addresses have nothing against packets in clear here, whatever names say."""
+        rules = self.for_address(address)
+        return rules is None or permits_clear(rules)
+
+
+def permits_clear(rules: Rules) -> bool:
+    """Whether packets may go unprotected where the level is not reached."""
+    rule = rules[0]
+    return rule.require is Assurance.CLEAR or (rule.below is Action.CLEAR and rule.group is not Group.BLOCK)
+
+
+def refuses(rules: Rules) -> bool:
+    """Whether no level is enough."""
+    return rules[0].group is Group.BLOCK

@@ -1,0 +1,99 @@
+"""When and where IKE SAs are begun with a peer, and which of those there are are his."""
+
+from hushwire.ike.endpoint import Endpoint
+from hushwire.ike.sa import IkeSA
+from hushwire.ike.state import State
+from hushwire.names.allow import Pace
+from hushwire.node.peer import Peer, nearest
+from hushwire.node.peers import Peers
+from hushwire.policy.sad import Mode
+from hushwire.policy.selector import Flow
+from hushwire.timers import Now
+from hushwire.wire.address import IPAddress
+
+
+class Seeking:
+    """Over the Endpoint, which knows IKE SAs but no peers."""
+
+    def __init__(self, ike: Endpoint, peers: Peers) -> None:
+        self._ike = ike
+        self._peers = peers
+        self._pace = Pace()
+        """Of attempts that programs' questions bring about (ATTACKS row 41)."""
+
+    def sas_of(self, peer: Peer) -> list[IkeSA]:
+        """Every IKE SA with it, whatever its state."""
+        return [sa for sa in self._ike.sas if sa.peer is not None and sa.peer.reqid == peer.reqid]
+
+    def standing(self, peer: Peer) -> list[IkeSA]:
+        """Those in which it has proved who it is."""
+        return [sa for sa in self.sas_of(peer) if sa.authenticated is not None]
+
+    def peer_of(self, sa: IkeSA) -> Peer | None:
+        return self._peers.by_reqid(sa.peer.reqid) if sa.peer is not None else None
+
+    def protect(self, peer: Peer, flow: Flow, sequence: int, now: Now) -> None:
+        """Have a Child SA made for a flow, unless one is being made or stands."""
+        if self._ike.stopping:
+            return
+        wanted = peer.wanted(flow, sequence)
+        if wanted is None:
+            return
+        own = self._peers.own
+        known = flow.remote in peer.addresses or peer.rule.roams
+        remote = flow.remote if known else next(iter(peer.addresses), flow.remote)
+        # A tunnel ends where its policy says; what it carries may be of another address of ours.
+        inner = wanted.mode is Mode.TUNNEL or flow.local not in own
+        local = nearest(own, remote) if inner else flow.local
+        entry = peer.entry(remote, own)
+        if entry is None or local is None:
+            peer.failed(f"nothing is known that would prove {peer.name} at {remote}", now.monotonic)
+            return
+        for sa in self.sas_of(peer):
+            if sa.remote.address == remote:
+                if sa.state in (State.INITIAL, State.HALF_OPEN) and sa.initiator:
+                    return
+                if sa.state is State.ESTABLISHED and not sa.deleting:
+                    if not any(child.selector.covers(wanted.selectors[0]) for child in sa.children.values()):
+                        self._ike.create_child(sa, wanted, now)
+                    return
+        self._ike.initiate(entry, local, remote, wanted, now)
+
+    def wants_start(self, peer: Peer) -> bool:
+        """Whether a peer is to be sought without a packet for it."""
+        wants = peer.starts_by_itself or peer.connects
+        return bool(wants and peer.addresses and not self.sas_of(peer))
+
+    def start(self, peer: Peer, now: Now) -> None:
+        """Seek a peer by itself, at the first of its addresses that we have a source for."""
+        for remote in peer.addresses:
+            if self._begin(peer, remote, now):
+                break
+        if not self.sas_of(peer) and peer.not_before <= now.monotonic:
+            # Nothing was begun, and so nothing will end: without this the deadline would stay in the past.
+            own = ", ".join(map(str, self._peers.own)) or "no address"
+            peer.failed(f"no way from {own} to {peer.name}", now.monotonic)
+
+    def let_prove(self, peer: Peer, now: Now) -> None:
+        """Have it prove its key at one address of each IP version: whichever answers will do for programs."""
+        for version in (6, 4):
+            for remote in peer.addresses:
+                if remote.version != version or nearest(self._peers.own, remote) is None:
+                    continue
+                if peer.needs_proof and not self._pace.admits(remote, now.monotonic):
+                    peer.failed("too many new peers are being sought", now.monotonic)
+                    return
+                self._begin(peer, remote, now)
+                break
+        if not self.sas_of(peer) and peer.not_before <= now.monotonic:
+            self.start(peer, now)
+
+    def _begin(self, peer: Peer, remote: IPAddress, now: Now) -> bool:
+        local = nearest(self._peers.own, remote)
+        if local is None:
+            return False
+        rule = peer.rule
+        far = rule.remote_networks[0][0] if rule.remote_networks else remote
+        near = rule.local_networks[0][0] if rule.local_networks else local
+        self.protect(peer, Flow(near, far, rule.protocol, rule.local_port, rule.remote_port), 0, now)
+        return True
