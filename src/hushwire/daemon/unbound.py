@@ -5,6 +5,7 @@ thread of its own; what it found is handed over in `Validator.answered`, on the 
 """
 
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import dns.rdatatype
 import dns.zonefile
 
 from hushwire.events import Answered, Lookup, Outcome
-from hushwire.names.message import Question, presentation
+from hushwire.names.message import RRSIG, BadMessage, Question, presentation, read_answer
 from hushwire.names.name import BadName, host_name
 
 MAX_IN_FLIGHT = 512
@@ -25,8 +26,8 @@ MAX_IN_FLIGHT = 512
 MAX_WAITING = 1024
 """Questions that wait for it.  One more is answered with ERROR at once."""
 
-MAX_TTL = 86400
-"""Seconds, as the cache is told too; a denial's is shorter (RFC 2308 s5)."""
+MAX_TTL = 3600
+"""Seconds, as the cache is told too: an answer that outlives its signatures is an ERROR for so long at most."""
 
 DEFAULT_ANCHOR = "/usr/share/dns/root.key"
 DEFAULT_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
@@ -211,8 +212,10 @@ class Validator:
 
     def _whole(self, result: Any) -> Fetched:
         reason = self._text(result.why_bogus) if result.bogus else RCODES.get(result.rcode, "")
-        packet = bytes(self._ffi.buffer(result.answer_packet, result.answer_len)) if result.answer_len else b""
-        return Fetched(packet, bool(result.secure), bool(result.bogus), reason)
+        return Fetched(self._packet(result), bool(result.secure), bool(result.bogus), reason)
+
+    def _packet(self, result: Any) -> bytes:
+        return bytes(self._ffi.buffer(result.answer_packet, result.answer_len)) if result.answer_len else b""
 
     def _judge(self, lookup: Lookup, result: Any) -> Answered:
         """The four outcomes."""
@@ -226,6 +229,11 @@ class Validator:
             return _error(lookup, f"an alias leads to where no host is: {bad}")
         outcome = (Outcome.SECURE if result.havedata else Outcome.DENIED) if result.secure else Outcome.INSECURE
         ttl = max(0, min(MAX_TTL, result.ttl))
+        if result.secure:
+            left = signed_until(self._packet(result)) - int(time.time())
+            if left <= 0:
+                return _error(lookup, "its signatures have ended, or cannot be read")
+            ttl = min(ttl, left)
         rdata = self._rdata(result)
         return Answered(lookup.request, lookup.name, lookup.rdtype, outcome, rdata, ttl, canonical=canonical)
 
@@ -278,6 +286,21 @@ def read_anchors(path: str) -> tuple[str, ...]:
     )
 
 
+def signed_until(packet: bytes) -> int:
+    """Wall time at which the first signature of an answer ends; 0: it has none that can be read.
+
+    The library's own cache goes by the TTL alone (tried with 1.17.1), and a TTL is the word of whoever sent it.
+    """
+    try:
+        answer = read_answer(packet, True)
+    except BadMessage:
+        return 0
+    # RFC 4035 s5.3.3: nothing is believed for longer than its signature.  Anybody may add one that is none, so the
+    # earliest counts.
+    signatures = (record.rdata for record in (*answer.answer, *answer.authority) if record.rdtype == RRSIG)
+    return min((int.from_bytes(rdata[8:12], "big") for rdata in signatures), default=0)
+
+
 @dataclass(slots=True)
 class _Asked:
     deadline: float
@@ -314,6 +337,9 @@ OPTIONS = (
     # The host's own view of private and documentation reverse zones must not be made up by the library.
     ("unblock-lan-zones", "yes"),
     ("val-permissive-mode", "no"),
+    # By default a signature is good for an hour before and after its time.  A key taken back would be, too.
+    ("val-sig-skew-min", "0"),
+    ("val-sig-skew-max", "0"),
     ("qname-minimisation", "yes"),
     ("harden-glue", "yes"),
     ("harden-dnssec-stripped", "yes"),
@@ -328,6 +354,8 @@ OPTIONS = (
     ("outgoing-range", "512"),
     ("outgoing-num-tcp", "64"),
     ("num-queries-per-thread", "2048"),
+    # A server that was dead is asked again soon after.  By default it is left alone for a quarter of an hour.
+    ("infra-host-ttl", "10"),
     ("cache-max-ttl", str(MAX_TTL)),
     ("cache-max-negative-ttl", "3600"),
     # We ask again soon enough ourselves (names.lookup), and a zone that was mended should be believed.
