@@ -42,6 +42,8 @@ class Peer:
         identity = Identity.fqdn(f"{name}.example")
         self.settings = Settings(identity, key.public, **settings)
         self.endpoint = Endpoint(self.settings, SeededEntropy(name.encode() + seed), itertools.count(1))
+        self.kept: dict[bytes, PrivateKey] = {}
+        """What its keeper signs with beside `key`, by fingerprint."""
         self.entries: dict[Identity, PadEntry] = {}
         self.plane: dict[int, SA] = {}
         self.installations: list[SA] = []
@@ -123,12 +125,12 @@ class Pair:
             case Send():
                 self.seen.append((me.name, item))
                 self.wire += [(me, send) for send in self.filter(me, item)]
-            case Sign(request, _, scheme, octets):
+            case Sign(request, key, scheme, octets):
                 method, _, prf = scheme.partition("/")
                 if method == "SHARED_KEY":
                     signature = shared_key_auth(PrfID[prf], PSK, octets)
                 else:
-                    signature = sign(me.key, Scheme[scheme], octets)
+                    signature = sign(me.kept.get(key, me.key), Scheme[scheme], octets)
                 me.endpoint.signed(Signed(request, signature), self.now)
             case InstallSA(request, sa) if me.refuse(sa):
                 me.endpoint.installed(Refused(request, "not by this plane"), self.now)

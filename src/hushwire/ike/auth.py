@@ -4,6 +4,7 @@ HDR, SK {IDi, [CERT,] [CERTREQ,] [IDr,] AUTH, SAi2, TSi, TSr}  -->
                                 <--  HDR, SK {IDr, [CERT,] AUTH, SAr2, TSi, TSr}
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hushwire.crypto.auth import signed_octets
@@ -33,6 +34,9 @@ from hushwire.wire.registry import ExchangeType, NotifyType, PrfID
 if TYPE_CHECKING:
     from hushwire.ike.sa import IkeSA
 
+REPLACES = NotifyType(0xE877)
+"""Of the private ones: this IKE SA is to replace another, named by the first of its `origin` (ike.reauth)."""
+
 
 async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
     """Become known to the peer of `entry` and know it, with a first Child SA."""
@@ -42,11 +46,15 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
     ours = entry.own_identity or host.settings.identity
     identity = IDi(ours.type, ours.data)
     octets = signed_octets(agreed.request, agreed.nr, prf, keys.pi, identity.write())
-    auth = await authentication(entry, host.settings.key, agreed.hashes, octets, prf)
+    if sa.instead_of and not _may_replace(sa, host.peers.get(entry.identity, ())):
+        sa.close("the peer has replaced the old one by now")
+        return
+    key = sa.proved_with = _own_key(sa, entry)
+    auth = await authentication(entry, key, agreed.hashes, octets, prf)
     spi_in = host.new_child_spi()
     payloads: list[Payload] = [
         identity,
-        *_certificates(entry, host.settings.key, agreed),
+        *_certificates(entry, key, agreed),
         *(init.key_requests() if entry.psk is None else ()),
         IDr(entry.identity.type, entry.identity.data),
         auth,
@@ -54,6 +62,8 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
     ]
     if not host.peers.get(entry.identity):
         payloads.append(Notify(NotifyType.INITIAL_CONTACT))
+    elif sa.instead_of:
+        payloads.append(Notify(REPLACES, sa.instead_of))
     response = await Request(ExchangeType.IKE_AUTH, payloads)
     try:
         proof = await _prove_responder(sa, entry, agreed, response)
@@ -108,17 +118,25 @@ async def respond(sa: "IkeSA", message: Message) -> None:
     own = entry.own_identity or host.settings.identity
     identity = IDr(own.type, own.data)
     ours = signed_octets(agreed.response, agreed.ni, prf, keys.pr, identity.write())
-    answer = await authentication(entry, host.settings.key, agreed.hashes, ours, prf)
-    payloads: list[Payload] = [identity, *_certificates(entry, host.settings.key, _asking(agreed, message)), answer]
+    key = sa.proved_with = _own_key(sa, entry)
+    answer = await authentication(entry, key, agreed.hashes, ours, prf)
+    payloads: list[Payload] = [identity, *_certificates(entry, key, _asking(agreed, message)), answer]
     if message.notify(NotifyType.INITIAL_CONTACT) is not None:
         sa.first_contact()
+    replaces = message.notify(REPLACES)
+    if replaces is not None:
+        others = host.peers.get(entry.identity, ())
+        if any(replaces.data in (other.origin[0], other.instead_of) for other in others):
+            # The second: when both ends began at once, the old one may be gone already.
+            sa.instead_of = replaces.data
     child: ChildSA | None = None
     failure = ""
     if message.one(SecurityAssociation) is not None:
         try:
             terms, _, more = answer_request(sa, proof, message, (agreed.ni, agreed.nr), with_ke=False)
             child = assemble(sa, proof, terms)
-            await Install((child.inbound, child.outbound))
+            child.outbound_waits = sa.children.must_wait(child)
+            await Install((child.inbound,) if child.outbound_waits else (child.inbound, child.outbound))
             payloads += more
         except (Rejected, PlaneRefused) as error:
             # RFC 7296 s2.21.2: no Child SA, but the IKE SA stands.
@@ -130,12 +148,23 @@ async def respond(sa: "IkeSA", message: Message) -> None:
     host.outbox.append(report.Established(sa))
     if child is not None:
         sa.children.add(child)
+        sa.children.activate_orphans()
     elif failure:
         host.outbox.append(report.ChildFailed(sa, failure))
 
 
+def _may_replace(sa: "IkeSA", others: Sequence["IkeSA"]) -> bool:
+    """Whether the old one still stands, or nothing does."""
+    return not others or any(other.origin[0] == sa.instead_of and not other.deleting for other in others)
+
+
 def _prf(sa: "IkeSA") -> PrfID:
     return sa.suite.prf
+
+
+def _own_key(sa: "IkeSA", entry: PadEntry) -> PublicKey | None:
+    """What we prove ourselves with, to the end of this exchange; None where a shared key does."""
+    return sa.host.settings.key if entry.psk is None else None
 
 
 def _asking(agreed: Agreed, message: Message) -> Agreed:

@@ -51,6 +51,8 @@ class Children(dict[bytes, ChildSA]):
         for other in self.values():
             if other.successor is child:
                 other.successor = None
+        for sa in self._sa.host.with_peer_of(self._sa):
+            sa.children.activate_orphans()
         self._sa.arm_children()
         self._sa.host.outbox.append(report.ChildDown(self._sa, child))
 
@@ -63,15 +65,50 @@ class Children(dict[bytes, ChildSA]):
     def expired(self, child: ChildSA) -> None:
         """The plane has dropped it: what replaces it, if the peer has begun to, takes over at once."""
         self.remove(child)
-        self._activate_orphans()
+        self.activate_orphans()
         # RFC 7296 s1.4.1: the peer may hold its half for ever, if nobody tells it.
         self.disown(child.spi_in)
 
-    def _activate_orphans(self) -> None:
+    def activate_orphans(self) -> None:
         """Have those take over that wait for one to go that is gone."""
-        awaited = [child.successor for child in self.values()]
-        for child in [child for child in self.values() if child.outbound_waits and child not in awaited]:
+        for child in self.waiting():
             self._sa.start(partial(self._sa.host.exchanges.activate, self._sa, child))
+
+    def waiting(self, without: "IkeSA | None" = None) -> list[ChildSA]:
+        """Those whose outbound SA waits for nothing that is still there, but `without`."""
+        awaited = [child.successor for child in self.values()]
+        return [
+            child
+            for child in self.values()
+            if child.outbound_waits and child not in awaited and not self.must_wait(child, without)
+        ]
+
+    def must_wait(self, child: ChildSA, without: "IkeSA | None" = None) -> bool:
+        """Whether we go on to send as before: this IKE SA is a new one of the peer's, and the old one still stands.
+
+        The peer cannot open what comes by the new one before it has our answer; to say so, it deletes the old one.
+        """
+        mine = self._sa
+        if not mine.instead_of or mine.origin[1]:
+            return False
+        for sa in mine.host.peers.get(mine.peer.identity, ()) if mine.peer else ():
+            if sa not in (mine, without) and mine.instead_of in (sa.origin[0], sa.instead_of):
+                serving = sa.children.covering(child)
+                if serving is not None and not serving.outbound_waits:
+                    return True
+        return False
+
+    def covering(self, child: ChildSA) -> ChildSA | None:
+        """One that serves all that another's does."""
+        serving = (mine for mine in self.values() if mine.mode is child.mode and mine.selector.covers(child.selector))
+        return min(serving, key=lambda mine: mine.outbound_waits, default=None)
+
+    def mute(self) -> None:
+        """Send nothing through them any more; what still comes is taken until they are deleted."""
+        for child in self.values():
+            if not child.outbound_waits:
+                child.outbound_waits = True
+                self._sa.uninstall(child.outbound)
 
     def adopt(self, others: "Children") -> None:
         """Take over another's (RFC 7296 s2.18); the plane sees nothing of it, and what was queued there is gone."""
@@ -82,7 +119,7 @@ class Children(dict[bytes, ChildSA]):
             self.disown(spi_in)
         others.clear()
         others.disowned.clear()
-        self._activate_orphans()
+        self.activate_orphans()
         self._sa.arm_children()
 
     def rekey(self, child: ChildSA) -> None:

@@ -182,7 +182,7 @@ async def _respond_child(sa: "IkeSA", message: Message) -> None:
     payloads.insert(1, Nonce(nr))
     child = assemble(sa, proof, terms, shared)
     # Of a replacement only the inbound half: what we send goes the old way until the peer drops it (RFC 7296 s2.8).
-    child.outbound_waits = replaced is not None
+    child.outbound_waits = replaced is not None or sa.children.must_wait(child)
     await Install((child.inbound,) if child.outbound_waits else (child.inbound, child.outbound))
     await Respond(payloads)
     sa.children.add(child)
@@ -191,6 +191,7 @@ async def _respond_child(sa: "IkeSA", message: Message) -> None:
         if replaced.spi_in not in sa.children:
             # It expired meanwhile: nothing will go any more that this one could take over from.
             await activate(sa, child)
+    sa.children.activate_orphans()
     _settle(sa, child, replaced)
 
 

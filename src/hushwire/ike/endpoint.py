@@ -1,11 +1,13 @@
 """One host's IKE: which IKE SA a message belongs to, who may begin one, and how several with one peer are settled."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from heapq import heappop
 
+from hushwire.crypto.keys import PublicKey
 from hushwire.entropy import Entropy
 from hushwire.events import Datagram, Effect, Installed, Refused, Send, Signed
-from hushwire.ike import auth, create_child, informational, init, rekey_ike, report
+from hushwire.ike import auth, create_child, informational, init, reauth, rekey_ike, report
 from hushwire.ike.errors import PlaneRefused, Unauthorized
 from hushwire.ike.half_open import Cookies
 from hushwire.ike.host import Exchanges, Host
@@ -37,9 +39,13 @@ EXCHANGES = Exchanges(
     delete_ike=informational.delete_ike,
     activate=informational.activate,
     disown=informational.disown,
+    hand_over=reauth.hand_over,
+    reauthenticate=reauth.go_on,
 )
 
 
+REAUTHENTICATIONS = 200.0
+"""A second, at most, when the host's key is switched: traffic goes on meanwhile."""
 LARGEST_UNAUTHENTICATED = 4096
 """Octets of a stranger's message that we read at all: one of 64 KiB would cost its sender far less than us."""
 
@@ -88,8 +94,10 @@ class Endpoint:
 
     def delete(self, sa: IkeSA, now: Now) -> None:
         self._host.now = now
-        if sa.state in (State.INITIAL, State.HALF_OPEN):
-            sa.close("no longer wanted")
+        for other in self.sas:
+            begun = other.state in (State.INITIAL, State.HALF_OPEN)
+            if begun and (other is sa or (sa.authenticated is not None and other.instead_of == sa.origin[0])):
+                other.close("no longer wanted")
         sa.delete()
 
     def stop(self, now: Now) -> None:
@@ -105,6 +113,22 @@ class Endpoint:
             sa.rekey()
         else:
             sa.children.rekey_all()
+
+    def reauthenticate(self, sa: IkeSA, now: Now) -> None:
+        """Prove ourselves anew, and have the peer do so: by a new IKE SA, before this one goes (RFC 7296 s2.8.3)."""
+        self._host.now = now
+        if sa.state is State.ESTABLISHED and not sa.deleting:
+            reauth.begin(sa)
+
+    def switch_key(self, key: PublicKey, now: Now) -> int:
+        """Prove ourselves with another key from now on.  How many peers are told, in the time after this."""
+        self._host.now = now
+        self._host.settings = replace(self._host.settings, key=key)
+        stale = [sa for sa in self.sas if sa.stale and sa.state is State.ESTABLISHED and not sa.deleting]
+        for number, sa in enumerate(stale):
+            sa.attempts = 0
+            sa.reauthenticate_later(number / REAUTHENTICATIONS)
+        return len({sa.peer.identity for sa in stale if sa.peer is not None})
 
     def expire(self, name: SAName, now: Now, *, hard: bool) -> None:
         """The plane says that the lifetime of an SA, of either direction, has passed."""
@@ -261,6 +285,11 @@ class Endpoint:
                 continue
             for other in self.of_peer(told.sa.peer.identity) if told.sa.peer else ():
                 if other.state is not State.ESTABLISHED or other.remote != told.sa.remote:
+                    continue
+                if told.sa.supersedes(other) or other.supersedes(told.sa):
+                    # Not by chance: one is to take the other's place, and whoever began that one sees to it.
+                    reauth.go_on(told.sa)
+                    reauth.go_on(other)
                     continue
                 redundant = max(told.sa, other, key=lambda sa: sa.origin)
                 _, we_began = redundant.origin

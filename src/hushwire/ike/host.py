@@ -11,6 +11,7 @@ from hushwire.events import Effect, Notice
 from hushwire.ike.half_open import HalfOpen
 from hushwire.ike.report import Report
 from hushwire.ike.settings import Settings
+from hushwire.ike.state import State
 from hushwire.policy.pad import Identity
 from hushwire.timers import Now
 from hushwire.wire.message import Message
@@ -35,6 +36,9 @@ class Exchanges:
     delete_ike: Callable[["IkeSA"], Exchange]
     activate: Callable[["IkeSA", "ChildSA"], Exchange]
     disown: Callable[["IkeSA", bytes], Exchange]
+    hand_over: Callable[["IkeSA"], Exchange]
+    reauthenticate: Callable[["IkeSA"], None]
+    """Begins other exchanges, each in its own IKE SA."""
 
 
 @dataclass(slots=True)
@@ -74,6 +78,13 @@ class Host:
     def new_nonce(self) -> bytes:
         """At least half the PRF's key (RFC 7296 s2.10): 32 octets do for all of ours."""
         return self.entropy.public(32)
+
+    def with_peer_of(self, sa: "IkeSA") -> list["IkeSA"]:
+        """The other IKE SAs that stand with the same peer at the same place."""
+        if sa.authenticated is None:
+            return []
+        others = self.peers.get(sa.authenticated.entry.identity, ())
+        return [o for o in others if o is not sa and o.state is State.ESTABLISHED and o.remote == sa.remote]
 
     def wake(self, sa: "IkeSA", when: float) -> None:
         """Look at an IKE SA's timers at monotonic time `when`."""

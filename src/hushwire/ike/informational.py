@@ -47,6 +47,7 @@ async def delete_ike(sa: "IkeSA") -> None:
 async def respond(sa: "IkeSA", message: Message) -> None:
     deletes = [payload for payload in message.payloads if isinstance(payload, Delete)]
     if any(delete.protocol == ProtocolID.IKE for delete in deletes):
+        await sa.host.exchanges.hand_over(sa)
         await Respond([])
         if sa.successor is not None:
             # RFC 7296 s2.25.2: the peer has finished its rekey; ours, still under way, is forgotten.
@@ -75,7 +76,7 @@ async def let_go(sa: "IkeSA", child: ChildSA) -> None:
 
 async def activate(sa: "IkeSA", child: ChildSA | None) -> None:
     """Start to send through a Child SA that the peer's rekey made: it can open what comes (RFC 7296 s2.8)."""
-    if child is not None and child.outbound_waits and child.spi_in in sa.children:
+    if child is not None and child.outbound_waits and child.spi_in in sa.children and not sa.deleting:
         child.outbound_waits = False
         try:
             await Install((child.outbound,))

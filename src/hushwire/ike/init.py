@@ -146,9 +146,9 @@ def _complete(
     sa.spi_r = spi_r
     agreed = Agreed(request, octets, ni, nonce.data, _hashes(message), _encodings(message))
     sa.keyed(choice.suite, ike_keys(choice.suite, shared, ni, nonce.data, sa.spi_i, spi_r))
-    if sa.nat:
-        # RFC 7296 s2.23: from here on both ends use port 4500.
-        port = sa.host.settings.nat_port
+    port = sa.host.settings.nat_port
+    if sa.nat and sa.local.port != port:
+        # RFC 7296 s2.23: from here on both ends use port 4500; what begins there, keeps to the path that it knows.
         sa.local, sa.remote = Endpoint(sa.local.address, port), Endpoint(sa.remote.address, port)
     return agreed
 

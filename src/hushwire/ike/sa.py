@@ -10,6 +10,7 @@ from enum import Enum, auto
 from typing import Any
 
 from hushwire.crypto.cipher import IntegrityError
+from hushwire.crypto.keys import PublicKey
 from hushwire.crypto.prf import IkeKeys
 from hushwire.crypto.suite import IkeSuite
 from hushwire.events import DeleteSA, InstallSA, Send
@@ -46,6 +47,7 @@ class Timer(Enum):
     CHILDREN = auto()
     KEEPALIVE = auto()
     PATIENCE = auto()
+    REAUTHENTICATE = auto()
 
 
 class IkeSA:
@@ -74,6 +76,12 @@ class IkeSA:
         self.peer: PadEntry | None = None
         """Who is meant to be there; proved only once `authenticated` is set."""
         self.authenticated: Authenticated | None = None
+        self.proved_with: PublicKey | None = None
+        """The key that our own AUTH was made with; None: a shared key.  A rekey proves nothing anew and keeps it."""
+        self.instead_of = b""
+        """The first of `origin` of the IKE SA that this one was made from scratch to replace (RFC 7296 s2.8.3)."""
+        self.attempts = 0
+        """To have this one replaced so."""
         self.children = Children(self)
         self.successor: IkeSA | None = None
         """What the peer's rekey of this one made."""
@@ -109,6 +117,19 @@ class IkeSA:
     def spi(self) -> bytes:
         """Ours of the two."""
         return self.spi_i if self.initiator else self.spi_r
+
+    @property
+    def stale(self) -> bool:
+        """Whether we proved ourselves with a key that is ours no more."""
+        return self.proved_with is not None and self.proved_with != self.host.settings.key
+
+    def supersedes(self, other: "IkeSA") -> bool:
+        """Whether it was made to replace another, or the same as that one, and is the one that stays."""
+        if not self.instead_of:
+            return False
+        return self.instead_of == other.origin[0] or (
+            self.instead_of == other.instead_of and self.origin < other.origin
+        )
 
     # --- exchanges ---
 
@@ -404,11 +425,15 @@ class IkeSA:
             self._arm(Timer.KEEPALIVE, now + settings.keepalive)
         self._arm(Timer.REKEY, now + self.host.jitter(settings.ike_lifetime))
         self._arm(Timer.EXPIRE, now + 1.1 * settings.ike_lifetime)
+        if self.stale:
+            # The key was switched while the exchange was under way, or before the rekey.
+            self._arm(Timer.REAUTHENTICATE, now)
 
     def heir(self, *, initiator: bool) -> "IkeSA":
         """A new IKE SA with the same peer; whoever began the rekey is its original initiator (RFC 7296 s2.18)."""
         new = IkeSA(self.host, self.local, self.remote, initiator=initiator)
         new.nat, new.behind_nat, new.peer = self.nat, self.behind_nat, self.peer
+        new.proved_with, new.instead_of, new.attempts = self.proved_with, self.instead_of, self.attempts
         return new
 
     def first_contact(self) -> None:
@@ -432,7 +457,7 @@ class IkeSA:
     def replaced(self) -> None:
         """Another IKE SA has taken the children; this one waits to be deleted, but not for ever."""
         self._advance(Input.REPLACED)
-        for timer in (Timer.REKEY, Timer.CHILDREN, Timer.LIVENESS, Timer.KEEPALIVE):
+        for timer in (Timer.REKEY, Timer.CHILDREN, Timer.LIVENESS, Timer.KEEPALIVE, Timer.REAUTHENTICATE):
             self._timers.stop(timer)
         self._arm(Timer.EXPIRE, self.host.now.monotonic + sum(self.host.settings.retransmit))
 
@@ -475,6 +500,9 @@ class IkeSA:
             self.deleting = True
             self.start(lambda: self.host.exchanges.delete_ike(self))
 
+    def reauthenticate_later(self, seconds: float) -> None:
+        self._arm(Timer.REAUTHENTICATE, self.host.now.monotonic + seconds)
+
     def arm_children(self) -> None:
         """The children's times to be rekeyed have changed."""
         if self.children.next_rekey == NEVER:
@@ -513,6 +541,8 @@ class IkeSA:
                     self.close("its lifetime is over")
                 case Timer.PATIENCE:
                     self._check_patience()
+                case Timer.REAUTHENTICATE:
+                    self.host.exchanges.reauthenticate(self)
                 case Timer.CHILDREN:
                     self.children.rekey_late(self.host.now.monotonic)
 

@@ -1,0 +1,88 @@
+"""Reauthentication: a new IKE SA from scratch, with all Child SAs, before the old one is deleted (RFC 7296 s2.8.3).
+
+It says in IKE_AUTH, in a private notify, which IKE SA it replaces.  A peer of the same code then takes the two for no
+crossing of first contacts, and sends the old way until the old one is deleted: so nothing reaches us before we can
+open it.  RFC 7296 s3.10.1: any other peer passes over it.
+"""
+
+from hushwire.ike import auth, create_child
+from hushwire.ike.informational import activate
+from hushwire.ike.negotiation import Wanted
+from hushwire.ike.sa import IkeSA
+from hushwire.ike.state import State
+from hushwire.ike.traps import Authorize
+
+FIRST_WAIT, LAST_WAIT = 5.0, 160.0
+"""Seconds until an attempt is made again, doubled each time: the peer may have to see the new key in the DNS first."""
+SOON = 1.0
+"""Seconds until we look again whether something else is out of the way."""
+
+
+def go_on(sa: IkeSA) -> None:
+    """Have an IKE SA take the place of those that it replaces; or be replaced, if its own AUTH was with an old key."""
+    if sa.state is not State.ESTABLISHED or sa.deleting:
+        return
+    if sa.origin[1] and _superseded(sa):
+        sa.start(lambda: complete(sa))
+    elif sa.stale:
+        begin(sa)
+
+
+def begin(old: IkeSA) -> None:
+    """Begin an IKE SA that is to replace `old`, unless that is under way."""
+    host, now = old.host, old.host.now.monotonic
+    assert old.authenticated is not None
+    heirs = [sa for sa in host.sas.values() if sa.instead_of == old.origin[0]]
+    moving = old.rekeying or old.successor is not None or old.predecessor is not None or old.children.busy
+    if moving or any(sa.established > now - host.settings.patience for sa in [*heirs, old] if _superseded(sa)):
+        # Its children are about to move, or it has yet to take those of another.
+        old.reauthenticate_later(SOON)
+        return
+    old.reauthenticate_later(min(LAST_WAIT, FIRST_WAIT * 2 ** min(old.attempts, 10)))
+    if any(sa.state in (State.INITIAL, State.HALF_OPEN) or sa.origin[1] for sa in heirs):
+        return
+    old.attempts += 1
+    child = next(iter(old.children.values()), None)
+    if child is None:
+        # Nothing is lost with it, and the next packet asks for another.
+        old.delete()
+        return
+    wanted = Wanted((child.selector,), child.mode)
+    new = IkeSA(host, old.local, old.remote, initiator=True)
+    new.peer, new.instead_of = old.authenticated.entry, old.origin[0]
+    host.sas[new.spi_i] = new
+    new.start(lambda: _initiate(new, wanted))
+
+
+async def _initiate(sa: IkeSA, wanted: Wanted) -> None:
+    """What is known of the peer by now counts: it may have another key, too."""
+    assert sa.peer is not None
+    await auth.initiate(sa, await Authorize(sa.peer.identity, sa.remote), wanted)
+
+
+async def complete(sa: IkeSA) -> None:
+    """Make what Child SAs are missing, and delete the IKE SAs that this one replaces."""
+    for old in _superseded(sa):
+        for child in list(old.children.values()):
+            if sa.children.covering(child) is None:
+                await create_child.create(sa, Wanted((child.selector,), child.mode), set(sa.children))
+        if sa.state is not State.ESTABLISHED or old.state is not State.ESTABLISHED or old.deleting:
+            continue
+        if old.children.busy or any(sa.children.covering(child) is None for child in old.children.values()):
+            sa.reauthenticate_later(FIRST_WAIT)
+        else:
+            old.children.mute()
+            old.delete()
+
+
+def _superseded(sa: IkeSA) -> list[IkeSA]:
+    """The IKE SAs that stand and that `sa` is to replace."""
+    return [old for old in sa.host.with_peer_of(sa) if sa.supersedes(old) and not old.deleting]
+
+
+async def hand_over(old: IkeSA) -> None:
+    """The peer deletes an IKE SA: what replaces it can open what we send, so we send there from now on."""
+    if old.successor is None:
+        for sa in old.host.with_peer_of(old):
+            for child in sa.children.waiting(without=old):
+                await activate(sa, child)
