@@ -12,7 +12,7 @@ owner of the name signed that the other name speaks for him.
 
 from collections.abc import Collection
 from dataclasses import InitVar, dataclass, replace
-from ipaddress import IPv4Network, IPv6Address
+from ipaddress import IPv4Network, IPv6Network
 
 from hushwire.crypto.keys import PublicKey
 from hushwire.events import Answered, Outcome
@@ -156,8 +156,6 @@ def why_unusable(address: IPAddress, own: Collection[IPAddress]) -> str | None:
 
 def why_not_a_peer(address: IPAddress, own: Collection[IPAddress] = ()) -> str | None:
     """Why a name may not lead here; None: it may.  Rebinding: a name is not let in where only this host may go."""
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return "IPv4-mapped"
     for reason, applies in (
         ("this host", address in own),
         ("loopback", address.is_loopback),
@@ -165,6 +163,8 @@ def why_not_a_peer(address: IPAddress, own: Collection[IPAddress] = ()) -> str |
         ("link-local", address.is_link_local),
         ("multicast", address.is_multicast),
         ("reserved", address in FUTURE_USE),
+        # A translator or a tunnel would take each to the IPv4 address within, which may be any of the others.
+        ("an IPv4 address in disguise", any(address in network for network in IPV4_WITHIN)),
     ):
         if applies:
             return reason
@@ -243,6 +243,8 @@ def capped(ttl: int) -> int:
 TYPE_NAMES = {A: "A", AAAA: "AAAA", IPSECKEY: "IPSECKEY", TLSA: "TLSA"}
 UNKNOWN = {Outcome.ERROR: "no answer", Outcome.INSECURE: "not signed"}
 """Outcomes that say nothing for sure, the worst first."""
+IPV4_WITHIN = tuple(map(IPv6Network, ("::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")))
+"""IPv4-compatible and -mapped (RFC 4291 s2.5.5), NAT64 (RFC 6052 s2.1, RFC 8215) and 6to4 (RFC 3056)."""
 THIS_NETWORK, FUTURE_USE = IPv4Network("0.0.0.0/8"), IPv4Network("240.0.0.0/4")
 PROOF = object()
 """For bind() and reverse.bind_address() alone."""
