@@ -1,6 +1,7 @@
 """names.lookup: asking, asking again, and what changes meanwhile; time is a number here."""
 
 import itertools
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -12,8 +13,9 @@ from hushwire.events import Answered, Lookup, Outcome
 from hushwire.names import lookup
 from hushwire.names.binding import AAAA, A, Binding, Unbound
 from hushwire.names.ipseckey import IPSECKEY, KeyRecord, write_record
-from hushwire.names.lookup import GRACE, Change, NameLookup
-from hushwire.names.tlsa import TLSA
+from hushwire.names.lookup import GRACE, AddressLookup, Change, NameLookup, Watch
+from hushwire.names.reverse import reverse_name
+from hushwire.names.tlsa import TLSA, owner, write_fingerprint
 from hushwire.timers import NEVER, Now
 
 NAME = "alice.example"
@@ -28,14 +30,17 @@ def at(seconds: float) -> Now:
 
 
 class World:
-    """A zone that answers at once, and the name looked up in it."""
+    """A zone that answers at once, and the name or address looked up in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: Callable[..., Watch] = NameLookup, subject: object = NAME, **more: bool) -> None:
         self.rdata: dict[int, tuple[bytes, ...]] = {A: (V4.packed,), AAAA: (), IPSECKEY: (record(KEY),), TLSA: ()}
         self.outcome: Outcome | None = None
+        self.fault: dict[int, Outcome] = {}
+        """Of one type alone."""
+        self.canonical = ""
         self.ttl = 60
         self.asked = 0
-        self.lookup = NameLookup(NAME, itertools.count(1).__next__, SeededEntropy(b"world"))
+        self.lookup = kind(subject, itertools.count(1).__next__, SeededEntropy(b"world"), **more)
 
     def start(self, seconds: float) -> Change | None:
         return self.answer(self.lookup.start(at(seconds)), seconds)
@@ -48,10 +53,11 @@ class World:
 
     def answered(self, question: Lookup) -> Answered:
         rdata = self.rdata[question.rdtype]
-        outcome = self.outcome or (Outcome.SECURE if rdata else Outcome.DENIED)
+        outcome = self.fault.get(question.rdtype) or self.outcome or (Outcome.SECURE if rdata else Outcome.DENIED)
         return Answered(
             question.request, question.name, question.rdtype, outcome,
             rdata if outcome in (Outcome.SECURE, Outcome.INSECURE) else (), self.ttl,
+            canonical=self.canonical if rdata else "",
         )  # fmt: skip
 
     def run(self, until: float) -> list[tuple[float, Change]]:
@@ -191,5 +197,119 @@ def test_own_addresses_are_kept_current(world: World) -> None:
     world.start(0)
     world.lookup.own = {V4}
     ((_, change),) = world.run(until=65)
+    assert isinstance(change.after, Unbound)
+    assert "this host" in change.after.reason
+
+
+# --- fingerprints, aliases, names that roam ---
+
+
+def test_four_questions_at_once(world: World) -> None:
+    asked = [(question.name, question.rdtype) for question in world.lookup.start(at(0))]
+    assert asked == [(NAME, A), (NAME, AAAA), (NAME, IPSECKEY), (owner(NAME), TLSA)]
+
+
+def test_a_name_without_room_for_the_fourth() -> None:
+    long = World(subject=".".join(["a" * 60] * 4) + ".example")
+    change = long.start(0)
+    assert change is not None
+    assert isinstance(change.after, Binding)
+    assert long.asked == 3
+
+
+def test_fingerprints_come_and_go(world: World) -> None:
+    world.start(0)
+    world.rdata[TLSA] = (write_fingerprint(OTHER.fingerprint),)
+    ((_, change),) = world.run(until=70)
+    assert change.rekeyed == (V4,)
+    assert isinstance(change.after, Binding)
+    assert change.after.fingerprints == (OTHER.fingerprint,)
+    # One question is lost, and with it what only that one told.
+    world.fault[TLSA] = Outcome.ERROR
+    ((_, change),) = world.run(until=130)
+    assert isinstance(change.after, Binding)
+    assert (change.after.keys, change.after.fingerprints) == ((KEY,), ())
+
+
+def test_an_error_of_the_only_question_that_has_keys_keeps_the_binding_for_its_life(world: World) -> None:
+    world.rdata[IPSECKEY], world.rdata[TLSA] = (), (write_fingerprint(KEY.fingerprint),)
+    world.start(0)
+    world.fault[TLSA] = Outcome.ERROR
+    ((when, change),) = world.run(until=3600)
+    assert when == 60 + GRACE
+    assert isinstance(change.after, Unbound)
+    assert change.after.outcome is Outcome.ERROR
+
+
+def test_an_alias_that_leads_elsewhere_is_a_change(world: World) -> None:
+    world.canonical = "one.example"
+    world.start(0)
+    assert world.run(until=130) == []
+    world.canonical = "two.example"
+    ((_, change),) = world.run(until=190)
+    assert isinstance(change.after, Binding)
+    assert change.after.canonical == "two.example"
+
+
+def test_who_roams_is_bound_without_an_address() -> None:
+    world = World(roams=True)
+    world.fault = {A: Outcome.ERROR, AAAA: Outcome.INSECURE}
+    change = world.start(0)
+    assert change is not None
+    assert isinstance(change.after, Binding)
+    assert (change.after.roams, change.after.addresses) == (True, ())
+    world.rdata[IPSECKEY] = (record(OTHER),)
+    ((_, change),) = world.run(until=70)
+    assert isinstance(change.after, Binding)
+    assert change.after.keys == (OTHER,)
+
+
+# --- addresses without a name ---
+
+
+@pytest.fixture
+def reverse() -> World:
+    return World(AddressLookup, V4)
+
+
+def test_one_question_about_an_address(reverse: World) -> None:
+    assert isinstance(reverse.lookup, AddressLookup)
+    assert (reverse.lookup.name, reverse.lookup.address) == (reverse_name(V4), V4)
+    asked = [(question.name, question.rdtype) for question in reverse.lookup.start(at(0))]
+    assert asked == [(reverse_name(V4), IPSECKEY)]
+
+
+def test_an_address_is_kept_up_to_date(reverse: World) -> None:
+    change = reverse.start(0)
+    assert change is not None
+    assert (change.name, change.added) == (reverse_name(V4), (V4,))
+    assert reverse.lookup.binding is not None
+    assert reverse.lookup.expires == 60 + GRACE
+    assert reverse.run(until=3600) == []
+    assert 58 <= reverse.asked <= 62
+
+
+def test_another_gateway_is_a_change(reverse: World) -> None:
+    reverse.start(0)
+    reverse.rdata[IPSECKEY] = (write_record(KeyRecord(10, V4B, OTHER)),)
+    ((_, change),) = reverse.run(until=70)
+    assert isinstance(change.after, Binding)
+    assert change.after.gateway == V4B
+    assert (change.added, change.removed, change.rekeyed) == ((), (), (V4,))
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DENIED, Outcome.INSECURE, Outcome.ERROR])
+def test_an_address_of_which_nothing_good_is_said(reverse: World, outcome: Outcome) -> None:
+    reverse.outcome = outcome
+    change = reverse.start(0)
+    assert change is not None
+    assert isinstance(change.after, Unbound)
+    assert change.after.outcome is outcome
+
+
+def test_our_own_address_is_no_peers(reverse: World) -> None:
+    reverse.lookup.own = {V4}
+    change = reverse.start(0)
+    assert change is not None
     assert isinstance(change.after, Unbound)
     assert "this host" in change.after.reason
