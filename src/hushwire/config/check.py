@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from itertools import combinations
 
-from hushwire.config.model import Host, Rule
+from hushwire.config.model import Addressing, Host, Rule, Start
 from hushwire.config.value import PROTOCOLS
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.sad import Mode
@@ -21,26 +21,38 @@ def faults(rule: Rule, host: Host) -> Iterator[str]:
     match rule.require:
         case Assurance.NAMED if known:
             yield 'require: a "named" peer\'s key comes from the DNS; leave out key and psk, or require "trusted"'
-        case Assurance.NAMED if rule.name is None:
-            yield 'require: "named" needs peer to be a name; write the name, or give key or psk and require "trusted"'
-        case Assurance.NAMED if "." not in str(rule.name):
+        case Assurance.NAMED if rule.name is not None and rule.name != "*" and "." not in rule.name:
             yield f'peer: "{rule.name}" has no domain; write the full name, such as "{rule.name}.example"'
         case Assurance.TRUSTED if not known:
             yield 'require: "trusted" needs key or psk; give the file with the peer\'s public key as key = "/..."'
-        case Assurance.CLEAR if known or rule.name is not None:
-            yield 'require: "clear" is for addresses, without key or psk; write the peer\'s address, or require "named"'
+        case Assurance.CLEAR if known:
+            yield 'require: "clear" asks for no proof; leave out key and psk, or require "trusted"'
         case Assurance.ENCRYPTED | Assurance.CONTINUOUS:
             yield f'require: "{rule.require}" cannot be had yet; "named", "trusted" and "clear" can'
     if rule.require is Assurance.NAMED and rule.address is not None:
         yield 'address: a named peer\'s comes from the DNS; leave it out, or give key or psk and require "trusted"'
-    if rule.require is Assurance.TRUSTED and rule.name is not None and rule.address is None:
+    if rule.require is Assurance.TRUSTED and rule.name is not None and not rule.many and rule.address is None:
         yield 'address: missing; a trusted peer is not looked up in the DNS, so say where it is: address = "192.0.2.2"'
     if rule.name is None and rule.address is not None:
         yield "address: peer is an address already; leave this out"
-    if rule.name is not None and rule.name.startswith("*"):
-        yield "peer: names with * cannot be had yet; write a rule for each name"
-    if isinstance(rule.peer, IPv4Network | IPv6Network) and rule.peer.num_addresses > 1 and rule.require:
-        yield "peer: prefixes cannot be protected yet; write a rule for each address"
+    if rule.many and rule.key:
+        yield 'key: one key is one peer\'s; write a rule for each, or take the keys from the DNS with require = "named"'
+    if rule.many and rule.identity is not None:
+        yield "identity: it is one peer's; write a rule for each"
+    if rule.many and rule.mode is Mode.TUNNEL:
+        yield 'mode: a tunnel ends at one peer; write a rule for each, or mode = "transport"'
+    if rule.many and rule.name is not None and rule.require is Assurance.TRUSTED:
+        yield 'require: where a trusted peer is has to be written down; write a rule for each, or require "named"'
+    if rule.many and rule.start is Start.CONNECT:
+        yield 'start: nobody can be sought among many; write "trap", or a rule for each who is to be'
+    if rule.roams and rule.name is None:
+        yield "roams: an address does not roam; write the peer's name"
+    if rule.roams and rule.require is not Assurance.NAMED:
+        yield 'roams: only the DNS can tell the key of a peer that may be anywhere; require "named"'
+    if rule.addressing is Addressing.SYNTHETIC and (rule.name is None or rule.require is not Assurance.NAMED):
+        yield 'addressing: synthetic addresses are made for names; write peer = "*.example", or leave this out'
+    if rule.addressing is Addressing.SYNTHETIC and rule.mode is Mode.TUNNEL:
+        yield 'addressing: in a tunnel the networks say what is meant; write addressing = "real"'
     if (rule.local_port or rule.remote_port) and rule.protocol not in WITH_PORTS:
         yield 'protocol: ports need a protocol that has them; write protocol = "tcp" or "udp"'
     if (rule.local_networks or rule.remote_networks) and rule.mode is not Mode.TUNNEL:
@@ -58,6 +70,9 @@ def conflicts(rules: Sequence[tuple[int, Rule]]) -> Iterator[str]:
                 f"rule[{second}].require: rule[{first}] is about the same peer; give both the same require, key, psk, "
                 "address and identities"
             )
+        # Of rules about many the narrower one counts; to be about the same many is to be about the same peer.
+        if (one.many or other.many) and one.peer != other.peer:
+            continue
         for scope, rival in ((a, b) for a in _scopes(one) for b in _scopes(other)):
             sides = [(_within(x, y), _within(y, x)) for x, y in zip(scope, rival, strict=True)]
             overlap = all(narrower or wider for narrower, wider in sides)

@@ -11,13 +11,13 @@ from hushwire.crypto.suite import can_encrypt, encr_key_length, integ_key_length
 from hushwire.events import DeletePolicy, DeleteSA, InstallPolicy, InstallSA
 from hushwire.names.binding import why_not_a_peer
 from hushwire.node.peer import PROTECT_PRIORITY, REQID_BASE, narrowness
-from hushwire.node.rulebook import group_rules
+from hushwire.node.rulebook import Rulebook, Rules, permits_clear
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.sad import SA, Direction, Mode, SAName
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy
-from hushwire.timers import Now
-from hushwire.wire.address import IPAddress, host_network
+from hushwire.timers import NEVER, Now
+from hushwire.wire.address import IPAddress, IPNetwork, host_network
 
 Request = InstallSA | DeleteSA | InstallPolicy | DeletePolicy
 
@@ -32,7 +32,13 @@ WIDEST_WINDOW = 4096
 RATE, BURST = 2000.0, 8000.0
 """Requests a second, and at once."""
 
-NAMED_LATER = (Rule("a peer that hushwire connect named"),)
+LONGEST_SHUNT = 300
+"""Seconds that a policy may live which lets packets go in clear."""
+HELD_FOR = 3600.0
+"""Seconds for which a policy that permits no clear stays, after it was last asked for, where a rule about many brought
+the peer in.  Its name may have got another address meanwhile, and the address another host."""
+
+NAMED_LATER: Rules = (Rule("a peer that hushwire connect named"),)
 """The rules of such a peer: they permit nothing but protection between two hosts."""
 
 
@@ -47,14 +53,21 @@ class Guard:
     """
 
     def __init__(self, config: Config) -> None:
-        self._groups = group_rules(config.rules)
+        self._rulebook = Rulebook(config.rules)
+        self._groups = self._rulebook.groups
+        many = [group for group in self._groups if group[0].many]
+        self._of_many: Rules = tuple(rule for group in (*many, NAMED_LATER) for rule in group)
+        """What a peer may be given that rules about many brought in: which of them did is not known here."""
+        self._names_may_be_clear = any(permits_clear(group) for group in many if group[0].name is not None)
         self._longest_life = 2 * config.esp.lifetime
         self._nat_port = config.host.nat_port
         self._own: Collection[IPAddress] = ()
         self._sas: set[SAName] = set()
         self._policies: set[tuple[Selector, Direction]] = set()
-        self._held: set[tuple[Selector, Direction]] = set()
-        """Those of the policies that a rule which permits no clear has asked for once.  They stay for good."""
+        self._held: dict[tuple[Selector, Direction], float] = {}
+        """Those of the policies that a rule which permits no clear has asked for, and the monotonic time until which
+        they stay: for good, if the rule speaks of that peer alone."""
+        self._now = 0.0
         self._tokens = BURST
         self._filled = 0.0
 
@@ -70,7 +83,7 @@ class Guard:
     def adopt(self, policy: Policy) -> None:
         """A policy that an earlier run of ours left standing.  Which rule it was for is not known, so it stays."""
         self._policies.add((policy.selector, policy.direction))
-        self._held.add((policy.selector, policy.direction))
+        self._held[policy.selector, policy.direction] = NEVER
 
     def forget_sas(self) -> None:
         """The plane has none of them any more."""
@@ -79,7 +92,7 @@ class Guard:
     def pace(self, now: Now) -> float:
         """Count one request.  Seconds to let pass before it is judged: to refuse it might leave a peer in clear."""
         self._tokens = min(BURST, self._tokens + (now.monotonic - self._filled) * RATE) - 1
-        self._filled = now.monotonic
+        self._filled = self._now = now.monotonic
         return max(0.0, -self._tokens / RATE)
 
     def judge(self, request: Request) -> None:
@@ -95,8 +108,7 @@ class Guard:
             case DeletePolicy(selector, direction):
                 if (selector, direction) not in self._policies:
                     raise Forbidden(f"the policy for {selector} is not ours to delete")
-                if (selector, direction) in self._held:
-                    raise Forbidden(f"no rule permits clear for {selector}")
+                self._judge_loosening(selector, direction)
 
     def done(self, request: Request) -> None:
         """The plane does, or did, what was asked."""
@@ -107,11 +119,13 @@ class Guard:
                 self._sas.discard(name)
             case InstallPolicy(_, policy):
                 self._policies.add((policy.selector, policy.direction))
-                rules = self._rules_of(policy.reqid) if policy.action is Action.PROTECT else NAMED_LATER
-                if any(rule.below is not Action.CLEAR for rule in rules):
-                    self._held.add((policy.selector, policy.direction))
+                if not policy.soft and policy.action is not Action.CLEAR:
+                    until = NEVER if self._is_configured(policy) else self._now + HELD_FOR
+                    key = policy.selector, policy.direction
+                    self._held[key] = max(until, self._held.get(key, 0.0))
             case DeletePolicy(selector, direction):
                 self._policies.discard((selector, direction))
+                self._held.pop((selector, direction), None)
 
     def _judge_sa(self, sa: SA) -> None:
         rules = self._rules_of(sa.reqid)
@@ -161,13 +175,17 @@ class Guard:
 
     def _judge_policy(self, policy: Policy) -> None:
         selector = policy.selector
-        if policy.action is Action.CLEAR:
-            raise Forbidden(f"clear for {selector}")
         # With any other a policy would come before, or behind, one that the configuration puts elsewhere.
         if policy.priority != PROTECT_PRIORITY - narrowness(selector):
             raise Forbidden(f"a policy of priority {policy.priority} for {selector}")
-        rules = self._rules_of(policy.reqid) if policy.action is Action.PROTECT else NAMED_LATER
+        blocks = policy.action is Action.BLOCK and not policy.reqid
+        rules = NAMED_LATER if blocks else self._rules_of(policy.reqid)
         self._judge_scope(selector, rules)
+        if policy.action is Action.CLEAR and not 0 < policy.lifetime <= LONGEST_SHUNT:
+            raise Forbidden(f"clear for {selector} for {policy.lifetime} s")
+        if policy.action is Action.CLEAR or policy.soft:
+            self._judge_softness(selector, rules)
+            self._judge_loosening(selector, policy.direction)
         if policy.action is Action.PROTECT:
             if all(rule.mode is not policy.mode for rule in rules):
                 raise Forbidden(f"a policy in {policy.mode.value} mode")
@@ -178,27 +196,49 @@ class Guard:
         if len(self._policies) >= MOST_POLICIES and (selector, policy.direction) not in self._policies:
             raise Forbidden(f"more than {MOST_POLICIES} policies")
 
-    def _rules_of(self, reqid: int) -> tuple[Rule, ...]:
-        """The rules of a peer by its number, which a configured one or one that `hushwire connect` named may have."""
+    def _judge_loosening(self, selector: Selector, direction: Direction) -> None:
+        """Of a policy that is to go, or to let packets go in clear."""
+        if self._held.get((selector, direction), 0.0) > self._now:
+            raise Forbidden(f"no rule permits clear for {selector}")
+
+    def _judge_softness(self, selector: Selector, rules: Rules) -> None:
+        """Whether a rule permits clear there: its own, and what there is about the address; names only tighten."""
+        about = self._rulebook.for_address(selector.remote.network_address)
+        if about is not None and not permits_clear(about):
+            raise Forbidden(f"clear for {selector}, where a rule permits none")
+        if rules is self._of_many:
+            permitted = about is not None or self._names_may_be_clear
+        else:
+            permitted = permits_clear(rules)
+        if not permitted:
+            raise Forbidden(f"clear for {selector}, of which no rule says that")
+
+    def _is_configured(self, policy: Policy) -> bool:
+        """Whether it is for a peer that a rule speaks of alone, and not for one that roams."""
+        number = policy.reqid - REQID_BASE
+        return 1 <= number <= len(self._groups) and not self._groups[number - 1][0].roams
+
+    def _rules_of(self, reqid: int) -> Rules:
+        """The rules of a peer by its number; beyond the configured ones come those of rules about many."""
         if reqid not in REQIDS:
             raise Forbidden(f"reqid {reqid:#x}, which is not ours")
         number = reqid - REQID_BASE
-        return self._groups[number - 1] if number <= len(self._groups) else NAMED_LATER
+        return self._groups[number - 1] if number <= len(self._groups) else self._of_many
 
     def _judge_scope(self, selector: Selector, rules: tuple[Rule, ...]) -> None:
         """Exactly what a rule says, between two hosts or its networks.  To break other traffic is an attack, too."""
         remote = selector.remote.network_address
         if not _one_family(selector) or selector not in self._scopes(rules, remote):
             raise Forbidden(f"a policy for {selector}")
-        if not any(selector.remote in rule.remote_networks for rule in rules):
+        if not any(selector.remote in rule.remote_networks or selector.remote == _prefix(rule) for rule in rules):
             self._judge_remote(remote, rules)
 
     def _scopes(self, rules: tuple[Rule, ...], remote: IPAddress) -> Iterator[Selector]:
         """The selectors that the rules come to for a peer at `remote`."""
         for rule in rules:
             for local in rule.local_networks or map(host_network, self._own):
-                for far in rule.remote_networks or (host_network(remote),):
-                    if local.version == far.version:
+                for far in rule.remote_networks or (host_network(remote), _prefix(rule)):
+                    if far is not None and local.version == far.version:
                         yield Selector(local, far, rule.protocol, rule.local_port, rule.remote_port)
 
     def _judge_ends(self, ours: IPAddress, theirs: IPAddress, rules: tuple[Rule, ...]) -> None:
@@ -210,7 +250,9 @@ class Guard:
         reason = why_not_a_peer(remote, self._own)
         if reason is not None:
             raise Forbidden(f"{remote} is {reason}")
-        if rules[0].require is Assurance.TRUSTED and remote not in places(rules[0]):
+        if all(rule.require is Assurance.TRUSTED for rule in rules) and not any(
+            remote in place for rule in rules for place in places(rule)
+        ):
             raise Forbidden(f"{remote}, where {rules[0].peer} is not")
 
 
@@ -218,8 +260,13 @@ def _one_family(selector: Selector) -> bool:
     return selector.local.version == selector.remote.version
 
 
-def places(rule: Rule) -> tuple[IPAddress, ...]:
-    """Where the configuration says that a peer is; nothing of one that the DNS tells of."""
+def _prefix(rule: Rule) -> IPNetwork | None:
+    """What a rule about all addresses of a prefix traps."""
+    return rule.peer if rule.many and not isinstance(rule.peer, str) else None
+
+
+def places(rule: Rule) -> tuple[IPNetwork, ...]:
+    """Where the configuration says that a peer is, or many are; nothing of one that the DNS tells of."""
     if rule.address is not None:
-        return (rule.address,)
-    return () if isinstance(rule.peer, str) else (rule.peer.network_address,)
+        return (host_network(rule.address),)
+    return () if isinstance(rule.peer, str) else (rule.peer,)

@@ -5,15 +5,21 @@ packets leave and come through the TUN and no other way: when the TUN is gone th
 """
 
 import errno
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Protocol
 
 from hushwire.config import Config, Rule
+from hushwire.daemon.barrier import ICMPV6, NEIGHBOUR_DISCOVERY, SOFT_SECONDS, Barrier
 from hushwire.daemon.channel import Channel
 from hushwire.daemon.guard import REQIDS, Request, places
 from hushwire.events import (
     Acquire,
+    Count,
+    Counted,
     DeletePolicy,
     DeleteSA,
     Expire,
@@ -24,39 +30,35 @@ from hushwire.events import (
     Refused,
 )  # fmt: skip
 from hushwire.linux.netlink import NetlinkError
-from hushwire.linux.nft import Nft, NftError
-from hushwire.linux.route import Route, Routes
-from hushwire.linux.route import Rule as RoutingRule
-from hushwire.linux.tun import Tun, exempt_ipv4
+from hushwire.linux.nft import NftError
 from hushwire.linux.xfrm import Xfrm, XfrmEvents
 from hushwire.linux.xfrm_codec import Unspoken
 from hushwire.node.peer import PROTECT_PRIORITY, narrowness
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.sad import Direction, SAName
-from hushwire.policy.selector import Selector
+from hushwire.policy.selector import Flow, Selector
 from hushwire.policy.spd import Action, Policy
-from hushwire.wire.address import host_network
+from hushwire.wire.address import IPAddress, IPNetwork, host_network
 
-News = Installed | Refused | Acquire | Expire | Mapping
+News = Installed | Refused | Acquire | Expire | Mapping | Counted
 
-MARK = 0x6877
-"""Of the sockets whose packets do not go through the TUN."""
-TABLE = 0x6877
-"""The routing table of what does."""
-RULE_PRIORITY = 220
 NEIGHBOUR_PRIORITY = 10
 """Over everything."""
-LAST_METRIC = 1 << 20
-"""Behind every route into the TUN."""
+SOFT_AGAIN = 40.0
+"""Seconds after which a soft policy is installed again, well before the kernel lets it go."""
+LATE = 2.0
+"""Seconds after the end of a policy's lifetime, when the kernel, which counts whole ones, has surely let it go."""
 TUN_MTU = 1400
 """Octets: with UDP, ESP and its trailer it fits the 1,500 of the path, in IPv4 and IPv6."""
+TCP, UDP = 6, 17
+DHCP = (("0.0.0.0/0", 68, 67), ("::/0", 546, 547))
+"""Where, and the ports of client and server (RFC 2131, RFC 8415)."""
+NOT_UNICAST = ("224.0.0.0/4", "255.255.255.255/32", "169.254.0.0/16", "ff00::/8", "fe80::/10")
+"""Multicast, broadcast, and what has no meaning beyond a link."""
+MOST_AWAITED, AWAITED = 1 << 12, 30.0
+"""Addresses, and seconds."""
 TUN_QUEUE = 4000
 """Packets that wait for the plane worker: at the usual 500, one TCP stream overruns it."""
-NEIGHBOUR_DISCOVERY = range(133, 138)
-"""ICMPv6 types without which no IPv6 host is reached at all (RFC 4861 s4); ESP could not carry them (RFC 4301 s5)."""
-ICMPV6 = 58
-SETS = {"peers": "", "networks": "flags interval; "}
-"""Of the packet filter.  Hosts are apart, since ranges in a set must not overlap."""
 
 
 class Plane(Protocol):
@@ -64,7 +66,7 @@ class Plane(Protocol):
 
     name: str
 
-    def perform(self, *requests: Request) -> list[News]:
+    def perform(self, *requests: Request | Count) -> list[News]:
         """Do what the guard let through, in order; the answers that are known at once."""
         ...
 
@@ -76,57 +78,119 @@ class Plane(Protocol):
         """What has happened since; ChannelClosed when the plane is gone."""
         ...
 
-    def end(self, sas: Iterable[SAName]) -> None:
-        """Whoever made these SAs is gone: so must they be."""
+    def refresh(self) -> float:
+        """Install again what is to stay but would not by itself.  Seconds until it is to be called next."""
+        ...
+
+    def end(self, sas: Iterable[SAName], *, stopping: bool) -> None:
+        """Whoever made these SAs is gone: so must they be, and if we stop, the policies that are not to outlive us."""
         ...
 
 
 class KernelPlane:
-    """Linux XFRM."""
+    """Linux XFRM.
+
+    The kernel holds packets by policy.  A trap's queue goes by its first packet: when that one may go all are looked
+    at again, those that still may not are lost, and their senders send again.  So we only see that the first is looked
+    at as soon as something has come for an address that somebody waits for.
+    """
 
     name = "kernel"
 
-    def __init__(self) -> None:
+    def __init__(self, passing: "Passing") -> None:
         self._xfrm = Xfrm()
         self._events = XfrmEvents()
+        self._passing = passing
+        passing.orphan()
+        self._traps: dict[Selector, Policy] = {}
+        self._awaited: dict[IPAddress, tuple[Flow, float]] = {}
+        """By remote address, flows of Acquires that a trap raised, and until when they count."""
 
-    def perform(self, *requests: Request) -> list[News]:
+    def perform(self, *requests: Request | Count) -> list[News]:
         return [answer for request in requests if (answer := self._perform(request)) is not None]
 
-    def _perform(self, request: Request) -> News | None:
+    def _perform(self, request: Request | Count) -> News | None:
         try:
             match request:
                 case InstallSA(_, sa):
                     self._xfrm.install_sa(sa)
+                    if sa.direction is Direction.OUT:
+                        self._look_again(sa.selector.remote)
                 case DeleteSA(name):
                     self._xfrm.delete_sa(name)
                     return None
                 case InstallPolicy(_, policy):
-                    self._xfrm.install_policy(policy)
+                    self._install(policy)
                 case DeletePolicy(selector, direction):
                     self._xfrm.delete_policy(selector, direction)
+                    self._passing.drop(selector, direction)
+                    if direction is Direction.OUT:
+                        self._traps.pop(selector, None)
                     return None
+                case Count(number, sas):
+                    return Counted(number, sum(map(self._packets, sas)))
         except (NetlinkError, Unspoken) as error:
             return Refused(getattr(request, "request", 0), str(error))
         return Installed(request.request)
+
+    def _install(self, policy: Policy) -> None:
+        self._xfrm.install_policy(_leased(policy))
+        self._passing.hold(policy)
+        if policy.direction is not Direction.OUT:
+            return
+        self._traps.pop(policy.selector, None)
+        if policy.action is Action.PROTECT and policy.selector.remote.num_addresses > 1:
+            self._traps[policy.selector] = policy
+        else:
+            self._look_again(policy.selector.remote)
+
+    def _look_again(self, remote: IPNetwork) -> None:
+        """A trap that is installed again, in place, gives what it holds another try at once."""
+        now = time.monotonic()
+        for address in [address for address, (_, until) in self._awaited.items() if until < now or address in remote]:
+            flow, until = self._awaited.pop(address)
+            for trap in self._traps.values():
+                if until >= now and trap.selector.matches(flow):
+                    self._xfrm.install_policy(_leased(trap))
+
+    def _packets(self, name: SAName) -> int:
+        with suppress(NetlinkError):
+            return self._xfrm.usage(name).packets
+        return 0
 
     def descriptors(self) -> list[int]:
         return [self._events.fileno()]
 
     def news(self) -> list[News]:
         try:
-            return list(self._events.receive())
+            told: list[News] = list(self._events.receive())
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
             # Some were lost.  An Acquire comes again with the next packet, and IKE has timers of its own.
             return []
+        for each in told:
+            if isinstance(each, Acquire) and self._traps and len(self._awaited) < MOST_AWAITED:
+                self._awaited[each.flow.remote] = each.flow, time.monotonic() + AWAITED
+        return told
 
-    def end(self, sas: Iterable[SAName]) -> None:
+    def refresh(self) -> float:
+        again, over = self._passing.turn()
+        with suppress(NetlinkError):
+            for policy in again:
+                self._xfrm.install_policy(_leased(policy))
+            for policy in over:
+                self._xfrm.delete_policy(policy.selector, policy.direction)
+        return self._passing.wait()
+
+    def end(self, sas: Iterable[SAName], *, stopping: bool) -> None:
         # First of all we stop to listen.  An Acquire to nobody would leave a larval SA, which keeps the next from
         # being raised for half a minute; with no listener the kernel makes none.
         self._events.close()
         with self._xfrm as xfrm:
+            if stopping:
+                for policy in self._passing.all():
+                    xfrm.delete_policy(policy.selector, policy.direction)
             for name in sas:
                 xfrm.delete_sa(name)
 
@@ -141,21 +205,24 @@ class UserspacePlane:
 
     name = "userspace"
 
-    def __init__(self, tun: Tun, worker: Channel, barrier: "Barrier") -> None:
-        self._tun = tun
+    def __init__(self, worker: Channel, barrier: Barrier, passing: "Passing") -> None:
         self._worker = worker
         self._barrier = barrier
+        self._passing = passing
+        passing.orphan()
 
-    def perform(self, *requests: Request) -> list[News]:
+    def perform(self, *requests: Request | Count) -> list[News]:
         refused: list[News] = []
-        for_worker: list[Request] = []
+        for_worker: list[Request | Count] = []
         for request in requests:
             try:
                 match request:
                     case InstallPolicy(_, policy):
-                        self._barrier.raise_for(policy, self._tun.index)
+                        self._barrier.raise_for(policy)
+                        self._passing.hold(policy)
                     case DeletePolicy(selector, direction):
-                        self._barrier.lower_for(selector, direction, self._tun.index)
+                        self._barrier.lower_for(selector, direction)
+                        self._passing.drop(selector, direction)
             except (NetlinkError, NftError, Unspoken) as error:
                 refused.append(Refused(getattr(request, "request", 0), str(error)))
             else:
@@ -171,115 +238,92 @@ class UserspacePlane:
     def news(self) -> list[News]:
         return self._worker.receive()
 
-    def end(self, sas: Iterable[SAName]) -> None:
-        """They end with the worker."""
+    def refresh(self) -> float:
+        again, over = self._passing.turn()
+        with suppress(NetlinkError, NftError):
+            for policy in again:
+                self._barrier.raise_for(policy)
+            for policy in over:
+                # The worker has a clock of its own for it, and the kernel too.  What is left is the way past the TUN.
+                self._barrier.lower_for(policy.selector, policy.direction)
+        return self._passing.wait()
+
+    def end(self, sas: Iterable[SAName], *, stopping: bool) -> None:
+        """SAs end with the worker."""
+        for policy in self._passing.all() if stopping else ():
+            with suppress(NetlinkError, NftError):
+                self._barrier.lower_for(policy.selector, policy.direction)
 
 
-class Barrier:
-    """What keeps peers' packets in the TUN.  First comes the block, then the way through."""
+class Passing:
+    """The policies that are not to outlive hushwire: soft ones, and those with a lifetime.
 
-    def __init__(self, tun: Tun, ports: tuple[int, int], *, ipv6: bool) -> None:
-        """`ports`: of IKE and of ESP in UDP, which come in beside the TUN.  OSError: this system cannot."""
-        self._xfrm = Xfrm()
-        self._routes = Routes()
-        self._nft = Nft() if ipv6 else None
-        exempt_ipv4(tun.name)
-        for version in (4, 6) if ipv6 else (4,):
-            # What the plane itself sends is marked, and goes where it would without us.
-            rule = RoutingRule(version, RULE_PRIORITY, TABLE, MARK, 0xFFFF_FFFF, inverted=True)
-            self._routes.add_rule(rule)
-        self._users: dict[tuple[Direction, str], set[Selector]] = {}
-        """Who needs a route or an element of the packet filter, which know no ports."""
-        if self._nft is not None:
-            self._nft.run(*_filter(tun.name, ports))
-
-    def raise_for(self, policy: Policy, tun: int) -> None:
-        """Install, or leave as it is, what a policy of a peer needs."""
-        selector, direction = policy.selector, policy.direction
-        if selector.remote.version == 4:
-            block = Policy(selector, direction, Action.BLOCK, policy.priority, mode=policy.mode)
-            self._xfrm.install_policy(block)
-        elif direction is Direction.OUT:
-            self._routes.add_route(self._blackhole(selector))
-        else:
-            self._run(f"add element inet hushwire {_element(selector)}")
-        if direction is Direction.OUT and policy.action is Action.PROTECT:
-            self._routes.add_route(_route(selector, tun))
-        self._users.setdefault(_shared(selector, direction), set()).add(selector)
-
-    def lower_for(self, selector: Selector, direction: Direction, tun: int) -> None:
-        """Take it away again, the way through first, unless another policy needs it."""
-        users = self._users.get(_shared(selector, direction), set())
-        users.discard(selector)
-        if selector.remote.version == 4:
-            self._xfrm.delete_policy(selector, direction)
-        if users:
-            return
-        if direction is Direction.OUT:
-            self._routes.delete_route(_route(selector, tun))
-        if selector.remote.version == 6 and direction is Direction.OUT:
-            self._routes.delete_route(self._blackhole(selector))
-        elif selector.remote.version == 6:
-            # To delete what is not there is an error of the packet filter, but none of ours: so it is there first.
-            self._run(f"add element inet hushwire {_element(selector)}")
-            self._run(f"delete element inet hushwire {_element(selector)}")
-
-    def _blackhole(self, selector: Selector) -> Route:
-        return Route(selector.remote, table=TABLE, metric=LAST_METRIC, blackhole=True)
-
-    def _run(self, command: str) -> None:
-        if self._nft is None:
-            raise NftError("this host has no IPv6")
-        self._nft.run(command)
-
-
-def _filter(tun: str, ports: tuple[int, int]) -> list[str]:
-    """The packet filter's commands: what is between this host and a peer in IPv6 goes through the TUN.
-
-    A program that names a device gets round the routes, so they alone would not do.  RFC 4301 s5.2: and a packet that
-    ought to have come through an SA and did not is dropped.
+    It outlives the planes, which begin anew when a child has died.
     """
-    neighbours = f"icmpv6 type {{ {', '.join(map(str, NEIGHBOUR_DISCOVERY))} }} accept"
-    ours = f"udp dport {{ {ports[0]}, {ports[1]} }} accept"
-    inward = [f"ip6 saddr . ip6 daddr @{peers} drop" for peers in SETS]
-    outward = [f"ip6 daddr . ip6 saddr @{peers} drop" for peers in SETS]
-    through = [f'iifname "{tun}" accept', f'oifname "{tun}" accept']
-    chains = {
-        "input": [*through[:1], neighbours, ours, *inward],
-        "forward": [*through, *inward, *outward],
-        "output": [*through[1:], neighbours, f"meta mark {MARK} accept", *outward],
-    }
-    commands = ["add table inet hushwire"]
-    commands += [
-        f"add set inet hushwire {name} {{ type ipv6_addr . ipv6_addr; {flags}}}" for name, flags in SETS.items()
-    ]
-    for chain, rules in chains.items():
-        commands.append(f"add chain inet hushwire {chain} {{ type filter hook {chain} priority -10; }}")
-        commands.append(f"flush chain inet hushwire {chain}")
-        commands += [f"add rule inet hushwire {chain} {rule}" for rule in rules]
-    return commands
+
+    def __init__(self) -> None:
+        self._soft: dict[tuple[Selector, Direction], tuple[float, Policy]] = {}
+        """When to install each again."""
+        self._brief: dict[tuple[Selector, Direction], tuple[float, Policy]] = {}
+        """When each is over."""
+        self._next = 0.0
+
+    def hold(self, policy: Policy) -> None:
+        """It was installed just now."""
+        self.drop(policy.selector, policy.direction)
+        if policy.lifetime:
+            self._put(self._brief, policy, policy.lifetime + LATE)
+        elif policy.soft:
+            self._put(self._soft, policy, SOFT_AGAIN)
+
+    def drop(self, selector: Selector, direction: Direction) -> None:
+        self._soft.pop((selector, direction), None)
+        self._brief.pop((selector, direction), None)
+
+    def orphan(self) -> None:
+        """Whoever asked for the soft ones is gone: what nobody asks for again is over after a while."""
+        for _, policy in self._soft.values():
+            self._put(self._brief, policy, SOFT_SECONDS)
+        self._soft.clear()
+
+    def turn(self) -> tuple[list[Policy], list[Policy]]:
+        """Those to be installed again now, and those that are over."""
+        now = time.monotonic()
+        if now < self._next:
+            return [], []
+        again = [policy for when, policy in self._soft.values() if when <= now]
+        over = [policy for when, policy in self._brief.values() if when <= now]
+        for policy in again:
+            self._put(self._soft, policy, SOFT_AGAIN)
+        for policy in over:
+            del self._brief[policy.selector, policy.direction]
+        ends = [when for held in (self._soft, self._brief) for when, _ in held.values()]
+        self._next = min(ends, default=now + SOFT_AGAIN)
+        return again, over
+
+    def wait(self) -> float:
+        """Seconds until the next turn."""
+        return max(0.0, self._next - time.monotonic())
+
+    def all(self) -> list[Policy]:
+        """The widest first: to be taken away in this order, so that nothing is held in vain."""
+        held = [policy for _, policy in (*self._soft.values(), *self._brief.values())]
+        return sorted(held, key=lambda policy: -policy.priority)
+
+    def _put(self, held: dict[tuple[Selector, Direction], tuple[float, Policy]], policy: Policy, after: float) -> None:
+        when = time.monotonic() + after
+        held[policy.selector, policy.direction] = when, policy
+        self._next = min(self._next, when)
 
 
-def _element(selector: Selector) -> str:
-    """A set, and in it the peer and this host, or the networks behind them."""
-    hosts = selector.remote.prefixlen + selector.local.prefixlen == 256
-    near, far = selector.local, selector.remote
-    return f"{'peers' if hosts else 'networks'} {{ {far if not hosts else far[0]} . {near if not hosts else near[0]} }}"
-
-
-def _shared(selector: Selector, direction: Direction) -> tuple[Direction, str]:
-    """The route or the element that a selector needs: what those that need the same have in common."""
-    return direction, str(selector.remote) if direction is Direction.OUT else _element(selector)
-
-
-def _route(selector: Selector, tun: int) -> Route:
-    one = selector.local.prefixlen == selector.local.max_prefixlen
-    return Route(selector.remote, tun, source=selector.local.network_address if one else None, table=TABLE, metric=1)
+def _leased(policy: Policy) -> Policy:
+    """As the kernel gets it: a soft policy ends by itself when nobody renews it."""
+    return replace(policy, lifetime=SOFT_SECONDS) if policy.soft and not policy.lifetime else policy
 
 
 def base_policies(config: Config) -> list[Policy]:
-    """What stands whatever the node asks: neighbour discovery, the rules that say clear, and a block under each peer
-    whose place the configuration knows.  In IPv6 the userspace plane's barrier has to raise the latter.
+    """What stands whatever the node asks: neighbour discovery, the rules that say clear, what a trap for many must
+    leave alone, and a block under each peer whose place the configuration knows.
     """
     policies = []
     everywhere = ip_network("::/0")
@@ -289,10 +333,13 @@ def base_policies(config: Config) -> list[Policy]:
         into = Selector(everywhere, everywhere, ICMPV6, remote_port=kind)
         policies.append(Policy(out, Direction.OUT, Action.CLEAR, NEIGHBOUR_PRIORITY))
         policies.append(Policy(into, Direction.IN, Action.CLEAR, NEIGHBOUR_PRIORITY))
+    for selector in _left_alone(config):
+        priority = _over_traps(config, selector)
+        if priority is not None:
+            policies += [Policy(selector, direction, Action.CLEAR, priority) for direction in Direction]
     for rule in config.rules:
         if rule.require is Assurance.CLEAR and not isinstance(rule.peer, str):
-            local = ip_network("0.0.0.0/0" if rule.peer.version == 4 else "::/0")
-            selector = Selector(local, rule.peer, rule.protocol, rule.local_port, rule.remote_port)
+            selector = Selector(_everywhere(rule.peer), rule.peer, rule.protocol, rule.local_port, rule.remote_port)
             priority = PROTECT_PRIORITY - narrowness(selector)
             policies += [Policy(selector, direction, Action.CLEAR, priority) for direction in Direction]
         elif rule.below is Action.BLOCK:
@@ -302,18 +349,59 @@ def base_policies(config: Config) -> list[Policy]:
     return policies
 
 
+def _left_alone(config: Config) -> Iterator[Selector]:
+    """What ESP between two hosts cannot carry, or what must work before it."""
+    for text in NOT_UNICAST:
+        network = ip_network(text)
+        yield Selector(_everywhere(network), network)
+    for text, here, there in DHCP:
+        network = ip_network(text)
+        yield Selector(network, network, UDP, here, there)
+    for server in config.dns.forward:
+        network = host_network(server.address)
+        for protocol in (UDP, TCP):
+            yield Selector(_everywhere(network), network, protocol, 0, server.port)
+
+
+def _over_traps(config: Config, selector: Selector) -> int | None:
+    """The priority just over the traps for many that `selector` is to be spared; None: there are none.
+
+    A rule about one peer comes before it, if it speaks of the same packets and is no wider: who wants DNS protected on
+    its way to one server says so.
+    """
+    traps = [
+        PROTECT_PRIORITY - narrowness(Selector(host_network(network[0]), network, rule.protocol))
+        - 100 * (bool(rule.local_port) + bool(rule.remote_port))
+        for rule in config.rules
+        if rule.many and rule.require is not Assurance.CLEAR
+        for network in ([] if isinstance(rule.peer, str) else [rule.peer])
+        if network.version == selector.remote.version and network.overlaps(selector.remote)
+    ]  # fmt: skip
+    return min(traps) - 1 if traps else None
+
+
+def _everywhere(network: IPNetwork) -> IPNetwork:
+    return ip_network("0.0.0.0/0" if network.version == 4 else "::/0")
+
+
 def _known(rule: Rule) -> Iterator[Selector]:
     """The packets that a rule blocks, as far as it says itself where its peer is."""
-    for remote in rule.remote_networks or map(host_network, places(rule)):
-        everywhere = ip_network("0.0.0.0/0" if remote.version == 4 else "::/0")
-        for local in rule.local_networks or (everywhere,):
+    for remote in rule.remote_networks or places(rule):
+        for local in rule.local_networks or (_everywhere(remote),):
             if local.version == remote.version:
                 yield Selector(local, remote, rule.protocol, rule.local_port, rule.remote_port)
 
 
 def found_policies(xfrm: Xfrm) -> list[Policy]:
-    """The policies of peers that an earlier run of ours left standing, to be kept (DESIGN.md law 1)."""
-    return [found.policy for found in xfrm.policies() if found.policy.reqid in REQIDS]
+    """The policies of peers that an earlier run of ours left standing, to be kept (DESIGN.md law 1).
+
+    Soft ones, which would end by themselves, are taken away.
+    """
+    found = [each.policy for each in xfrm.policies() if each.policy.reqid in REQIDS]
+    for policy in found:
+        if policy.lifetime:
+            xfrm.delete_policy(policy.selector, policy.direction)
+    return [policy for policy in found if not policy.lifetime]
 
 
 def found_sas(xfrm: Xfrm) -> list[SAName]:

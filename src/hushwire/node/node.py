@@ -182,10 +182,8 @@ class Node:
                 self._timeout_of(peer, now)
 
     def _timeout_of(self, peer: Peer, now: Now) -> None:
-        if peer.lookup is not None and not peer.asleep and peer.lookup.deadline() <= now.monotonic:
-            questions, change = peer.lookup.timeout(now)
-            self._ask(peer, questions)
-            self._looked_up(peer, change, now)
+        if not peer.asleep:
+            self._keep_current(peer, now)
         if peer.fall_at <= now.monotonic:
             peer.fall()
             self._notice("peer.clear", ("peer", peer.name), ("reason", peer.last_failure or "no answer yet"))
@@ -204,6 +202,17 @@ class Node:
     def _look_up(self, peer: Peer, now: Now) -> None:
         if peer.lookup is not None and not peer.lookup.asking:
             self._ask(peer, peer.lookup.start(now))
+
+    def _keep_current(self, peer: Peer, now: Now) -> None:
+        """Ask for what is not known, or not any more: while a peer sleeps nobody does."""
+        if peer.lookup is None:
+            return
+        if peer.lookup.deadline() <= now.monotonic:
+            questions, change = peer.lookup.timeout(now)
+            self._ask(peer, questions)
+            self._looked_up(peer, change, now)
+        elif peer.lookup.binding is None and peer.lookup.unbound is None:
+            self._look_up(peer, now)
 
     def _ask(self, peer: Peer, questions: list[Lookup]) -> None:
         self._asking |= {question.request: peer for question in questions}
@@ -276,18 +285,10 @@ class Node:
             self._effects.append(tell(request, told, command=command))
             return
         peer.reached = peer.reached or name in self._remembered
-        was_asleep = peer.asleep
         self._idle.used(peer, now.monotonic)
         self._captures.wait(peer, request, now.monotonic, command=command)
-        lookup = peer.lookup
-        if lookup is not None and (
-            (lookup.binding is None and (lookup.unbound is None or lookup.deadline() <= now.monotonic))
-            or (was_asleep and lookup.deadline() <= now.monotonic)
-        ):
-            lookup.binding = None
-            self._look_up(peer, now)
-        else:
-            self._let_prove(peer, now)
+        self._keep_current(peer, now)
+        self._let_prove(peer, now)
 
     def _let_prove(self, peer: Peer, now: Now) -> None:
         """Before a program gets its answer, IKE has begun."""
@@ -345,8 +346,7 @@ class Node:
         if event.flow.remote in peer.waiting or len(peer.waiting) < MOST_WAITING:
             # A plane tells of a flow once, and then not for half a minute.
             peer.waiting[event.flow.remote] = event
-        if peer.lookup is not None and peer.lookup.binding is None and peer.lookup.deadline() <= now.monotonic:
-            self._look_up(peer, now)
+        self._keep_current(peer, now)
 
     def _acquire_for_many(self, event: Acquire, now: Now) -> None:
         """A packet for an address that a rule about many speaks of: it gets a peer, and policies, of its own."""
@@ -359,8 +359,6 @@ class Node:
             return
         peer.begun(now.monotonic)
         self._policies.sync(peer, now)
-        if peer.lookup is not None and peer.lookup.unbound is None and peer.lookup.binding is None:
-            self._look_up(peer, now)
         self._acquire(Acquire(event.flow, peer.reqid, event.sequence), now)
 
     def _acquire_waiting(self, peer: Peer, now: Now) -> None:

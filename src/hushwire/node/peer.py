@@ -52,6 +52,8 @@ class Peer:
     """What was last asked to be installed."""
     refused: bool = False
     """One of its policies was refused since they were last asked for."""
+    hardened: bool = False
+    """A policy that permits clear was refused: an earlier run left one there that does not, and it stays."""
     contested: set[tuple[Selector, Direction]] = field(default_factory=set)
     """Policies that another peer has, who was first."""
     reached: bool = False
@@ -181,23 +183,32 @@ class Peer:
             return self.lookup.binding.keys_at(address) if self.lookup.binding is not None else ()
         return (self.key,) if self.key is not None else ()
 
+    def fingerprints_at(self, address: IPAddress) -> tuple[bytes, ...]:
+        """Of keys that may prove it at one address, if it sends them."""
+        binding = self.lookup.binding if self.lookup is not None else None
+        return binding.fingerprints_at(address) if binding is not None else ()
+
     def knows(self, key: PublicKey, address: IPAddress) -> bool:
         """Whether a key that it has proved is still one that may prove it there."""
-        if key in self.keys_at(address):
-            return True
-        binding = self.lookup.binding if self.lookup is not None else None
-        return binding is not None and key.fingerprint in binding.fingerprints_at(address)
+        return key in self.keys_at(address) or key.fingerprint in self.fingerprints_at(address)
 
     def entry(self, remote: IPAddress, own: Sequence[IPAddress]) -> PadEntry | None:
         """Its PAD entry as seen at one of its addresses; None while nothing could prove it there."""
-        keys = self.keys_at(remote)
-        if (remote not in self.addresses and not self.rule.roams) or not (keys or self.psk):
+        keys, fingerprints = self.keys_at(remote), self.fingerprints_at(remote)
+        if (remote not in self.addresses and not self.rule.roams) or not (keys or fingerprints or self.psk):
             return None
         selectors = tuple(selector for rule in self.rules for selector in _selectors(rule, own, remote))
         return PadEntry(
             self.name, self.identity, () if self.rule.roams else self.addresses, keys, self.psk, self.rule.require,
-            self.reqid, self.rule.mode, selectors, self.rule.own_identity,
+            self.reqid, self.rule.mode, selectors, self._own_identity(own, remote), fingerprints, self.identities[1:],
         )  # fmt: skip
+
+    def _own_identity(self, own: Sequence[IPAddress], remote: IPAddress) -> Identity | None:
+        """What we say we are; where we know a peer by its address only, it may know us by ours."""
+        if self.rule.own_identity is not None or not self.held_first:
+            return self.rule.own_identity
+        local = nearest(own, remote)
+        return Identity.address(local) if local is not None else None
 
     def wanted(self, flow: Flow, acquire: int = 0) -> Wanted | None:
         """The Child SA for a packet; None if no rule speaks of it."""
@@ -244,7 +255,7 @@ class Peer:
             return {}
         if action is Action.CLEAR and not clear:
             action = Action.PROTECT
-        soft = clear and permits_clear(self.rules)
+        soft = clear and permits_clear(self.rules) and not self.hardened
         found = {}
         for rule, selector, remote in self._scope(own):
             tunnel = None

@@ -7,7 +7,6 @@ from hushwire.node.peer import SHUNT_LIFE, Peer
 from hushwire.node.peers import Peers
 from hushwire.policy.sad import Direction
 from hushwire.policy.selector import Selector
-from hushwire.policy.spd import Action
 from hushwire.timers import NEVER, Now
 
 REFRESH = SHUNT_LIFE / 2
@@ -67,8 +66,9 @@ class Policies:
         if not self._pending[peer.reqid]:
             del self._pending[peer.reqid]
         if isinstance(event, Refused):
-            peer.policies.pop(key, None)
+            refused = peer.policies.pop(key, None)
             peer.refused = True
+            peer.hardened = peer.hardened or (refused is not None and refused.soft)
         return peer
 
     def _delete(self, peer: Peer, keys: list[Key]) -> None:
@@ -92,7 +92,3 @@ class Policies:
             fields = ("name", peer.name), ("holder", holder.name), ("at", str(key[0]))
             self._emit(Notice("name.contested", fields, grave=True))
         return False
-
-
-def protects(peer: Peer, key: Key) -> bool:
-    return key in peer.policies and peer.policies[key].action is Action.PROTECT
