@@ -2,6 +2,8 @@
 
 `name`      text -> the one canonical form of a host name
 `ipseckey`  RDATA <-> KeyRecord
-`binding`   three validated answers -> Binding, or Unbound saying why not
-`lookup`    a name kept up to date: asks, re-asks, and tells what changed
+`tlsa`      RDATA <-> a key's fingerprint
+`binding`   validated answers about a name -> Binding, or Unbound saying why not
+`reverse`   the same of an address, by its reverse zone
+`lookup`    a name or an address kept up to date: asks, re-asks, and tells what changed
 """
