@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hushwire.daemon.control import LARGEST, MOST, Command, Control, ControlError, SocketInUse, ask, listen
-from hushwire.events import Connect, Disconnect, Rekey, Reply, Status
+from hushwire.events import Capture, Connect, Disconnect, Rekey, Reply, Status, SwitchKey, Why
 
 
 class Daemon:
@@ -52,6 +52,9 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
         ({"command": "connect", "name": "Bob.Example."}, Connect(7, "bob.example")),
         ({"command": "disconnect", "name": "192.0.2.2"}, Disconnect(7, "192.0.2.2")),
         ({"command": "rekey", "name": "bob.example", "ike": True}, Rekey(7, "bob.example", True)),
+        ({"command": "why", "subject": "192.0.2.2"}, Why(7, "192.0.2.2")),
+        ({"command": "capture", "name": "Bob.Example."}, Capture(7, "bob.example")),
+        ({"command": "key"}, SwitchKey(7)),
     ],
 )
 def test_commands(daemon: Daemon, asked: dict[str, Any], command: Command) -> None:
@@ -70,6 +73,7 @@ def test_commands(daemon: Daemon, asked: dict[str, Any], command: Command) -> No
     "octets",
     [
         b"{", b"null", b"[]", b'"status"', b"\xff\xfe", b'{"command": "reboot"}', b'{"command": "connect"}',
+        b'{"command": "why"}', b'{"command": "why", "subject": 1}', b'{"command": "capture", "name": "a b"}',
         b'{"command": "connect", "name": 5}', b'{"command": "connect", "name": "a b"}',
         b'{"command": "rekey", "name": "x", "ike": "yes"}', b"[" * LARGEST, b"1" * LARGEST,
     ],

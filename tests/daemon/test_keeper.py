@@ -16,7 +16,8 @@ from hushwire.crypto.secret import Secret
 from hushwire.daemon import keeper
 from hushwire.daemon.channel import EFFECTS, EVENTS, Channel, ChannelClosed, pair, vocabulary
 from hushwire.daemon.keeper import Keeper, Ready, Unusable
-from hushwire.events import Lookup, Refused, Sign, Signed
+from hushwire.daemon.keyfile import open_file
+from hushwire.events import HostKey, Lookup, ReadKey, Refused, Sign, Signed
 from hushwire.wire.registry import PrfID
 
 KEY = PrivateKey.generate(KeyKind.ED25519)
@@ -89,7 +90,7 @@ def test_whatever_is_asked_the_answer_is_typed(request: Sign) -> None:
 
 def test_a_key_is_not_shown() -> None:
     assert PSK.expose() not in repr(kept()._shared).encode()
-    assert "PRIVATE" not in repr(kept()._key)
+    assert "PRIVATE" not in repr(kept()._keys)
 
 
 # --- The process ------------------------------------------------------------------------------------------------------
@@ -104,7 +105,7 @@ class Process:
         self.confined: list[bool] = []
         self.parent = Channel(parent, vocabulary((Ready, Unusable)), timeout=5)
         self.node = Channel(self._node, EVENTS, timeout=5)
-        ends = Channel(to_parent, {}), Channel(to_node, EFFECTS)
+        ends = Channel(to_parent, vocabulary((ReadKey,))), Channel(to_node, EFFECTS)
 
         def body() -> None:
             keeper.main(*ends, key, shared, lambda: self.confined.append(True))
@@ -119,6 +120,20 @@ class Process:
         self.thread.join(5)
         assert not self.thread.is_alive()
         self.parent.close()
+
+    def offer(self, file: Path, number: int = 9) -> HostKey | Refused:
+        """As the parent does; the keeper's answer to the node."""
+        descriptor = open_file(file)
+        self.parent.send_file(ReadKey(number), descriptor)
+        os.close(descriptor)
+        (answer,) = self.node.wait()
+        assert isinstance(answer, HostKey | Refused)
+        return answer
+
+    def signs_with(self, key: PrivateKey) -> bool:
+        self.node.send(replace(GOOD, key=key.public.fingerprint))
+        (answer,) = self.node.wait()
+        return isinstance(answer, Signed)
 
 
 @pytest.fixture
@@ -202,3 +217,83 @@ def test_a_folder_or_a_fifo_is_no_key(tmp_path: Path) -> None:
         (answer,) = made.parent.wait()
         assert isinstance(answer, Unusable)
         made.close()
+
+
+# --- Another key ------------------------------------------------------------------------------------------------------
+
+
+def put(file: Path, key: PrivateKey, mode: int = 0o600) -> None:
+    """As an administrator does: all at once, under the same name."""
+    fresh = file.with_suffix(".new")
+    fresh.touch(mode)
+    fresh.write_bytes(key.write_pem().expose())
+    fresh.chmod(mode)
+    fresh.rename(file)
+
+
+def test_another_key_comes_as_a_descriptor_and_the_old_one_still_signs(process: Process, file: Path) -> None:
+    process.parent.wait()
+    fresh = PrivateKey.generate(KeyKind.ED25519)
+    put(file, fresh)
+    # What is in the file counts for nothing until it is offered.
+    assert not process.signs_with(fresh)
+    assert process.offer(file) == HostKey(9, fresh.public.spki)
+    assert process.signs_with(fresh)
+    assert process.signs_with(KEY)
+
+
+def test_the_same_key_again_is_no_other(process: Process, file: Path) -> None:
+    process.parent.wait()
+    for number in range(10):
+        assert process.offer(file, number) == HostKey(number, KEY.public.spki)
+    assert process.signs_with(KEY)
+
+
+@pytest.mark.parametrize(("mode", "said"), [(0o644, "mode 0644"), (0o640, "mode 0640")])
+def test_a_key_that_others_can_read_is_refused_and_the_old_one_stays(
+    process: Process, file: Path, mode: int, said: str
+) -> None:
+    process.parent.wait()
+    fresh = PrivateKey.generate(KeyKind.ED25519)
+    put(file, fresh, mode)
+    answer = process.offer(file)
+    assert isinstance(answer, Refused)
+    assert said in answer.reason
+    assert process.signs_with(KEY)
+    assert not process.signs_with(fresh)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", bytes(1 << 17)])
+def test_what_is_no_key_is_refused_and_the_old_one_stays(process: Process, file: Path, content: bytes) -> None:
+    process.parent.wait()
+    file.write_bytes(content)
+    answer = process.offer(file)
+    assert isinstance(answer, Refused)
+    assert answer.reason.startswith(f"{file}: ")
+    assert process.signs_with(KEY)
+
+
+def test_a_descriptor_of_something_else_is_refused(process: Process, tmp_path: Path) -> None:
+    process.parent.wait()
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    for file in (tmp_path, tmp_path / "fifo"):
+        assert isinstance(process.offer(file), Refused)
+    assert process.signs_with(KEY)
+
+
+def test_only_the_last_keys_are_held(process: Process, file: Path) -> None:
+    process.parent.wait()
+    keys = [KEY] + [PrivateKey.generate(KeyKind.ED25519) for _ in range(keeper.MOST_KEYS)]
+    for key in keys[1:]:
+        put(file, key)
+        process.offer(file)
+    assert [process.signs_with(key) for key in keys] == [False] + [True] * keeper.MOST_KEYS
+
+
+def test_descriptors_do_not_pile_up(process: Process, file: Path) -> None:
+    process.parent.wait()
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(50):
+        process.offer(file, number)
+        process.offer(file.parent, number)
+    assert len(os.listdir("/proc/self/fd")) == before

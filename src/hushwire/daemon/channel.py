@@ -4,6 +4,7 @@ What comes out of a channel was made by a process with other privileges, so it i
 vocabulary, and whatever does not fit raises.  msgspec does the decoding; pickle would run the sender's code.
 """
 
+import os
 import socket
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -111,6 +112,25 @@ class Channel:
     def receive(self) -> list[Any]:
         """What has arrived in the next packet; an empty list if nothing has.  Raises ChannelClosed, ChannelError."""
         return self._receive(socket.MSG_DONTWAIT)
+
+    def send_file(self, value: object, descriptor: int) -> None:
+        """Send a value and a descriptor, which becomes the other process's as well.  Raises ChannelClosed."""
+        try:
+            socket.send_fds(self._sock, [encode([value])], [descriptor])
+        except (BrokenPipeError, ConnectionResetError):
+            raise ChannelClosed from None
+
+    def receive_files(self) -> tuple[list[Any], list[int]]:
+        """The next packet's values and descriptors, which are the caller's to close.  Blocks until one is there."""
+        packet, descriptors, _, _ = socket.recv_fds(self._sock, LARGEST, 1)
+        if not packet:
+            raise ChannelClosed
+        try:
+            return decode(packet, self._accepts), descriptors
+        except ChannelError:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
 
     def wait(self) -> list[Any]:
         """The same, blocking until a packet is there."""

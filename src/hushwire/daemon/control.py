@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from hushwire.events import Connect, Disconnect, Rekey, Reply, Status
+from hushwire.events import Capture, Connect, Disconnect, Rekey, Reply, Status, SwitchKey, Why
 from hushwire.names.name import BadName, host_name
 
 LARGEST = 4096
@@ -19,7 +19,7 @@ PATIENCE = 0.5
 MOST = 64
 """Commands under way."""
 
-Command = Connect | Disconnect | Rekey | Status
+Command = Connect | Disconnect | Rekey | Status | Why | Capture | SwitchKey
 
 
 class ControlError(Exception):
@@ -117,6 +117,12 @@ def _read(octets: bytes, number: int) -> Command:
             return Disconnect(number, name)
         case {"command": "rekey", "name": str(name), "ike": bool(ike)}:
             return Rekey(number, name, ike)
+        case {"command": "why", "subject": str(subject)}:
+            return Why(number, subject)
+        case {"command": "capture", "name": str(name)}:
+            return Capture(number, host_name(name))
+        case {"command": "key"}:
+            return SwitchKey(number)
     raise ValueError("no such command")
 
 

@@ -20,9 +20,9 @@ class KeyFileError(Exception):
     """One clear line: which file, what is wrong with it, what would be right."""
 
 
-def read_private(file: Path) -> PrivateKey:
-    """The private key in a file that nobody but its owner can read."""
-    pem, mode = _read(file)
+def read_private(file: Path, descriptor: int | None = None) -> PrivateKey:
+    """The private key in a file that nobody but its owner can read; `descriptor`: of the file, opened by another."""
+    pem, mode = _read(file, descriptor)
     try:
         private = PrivateKey.read_pem(pem)
     except BadKey as bad:
@@ -54,22 +54,32 @@ def read_shared(file: Path) -> Secret:
     return Secret(shared)
 
 
+def open_file(file: Path) -> int:
+    """A descriptor of a key file, of which nothing is read.  Raises KeyFileError."""
+    try:
+        # Without O_NONBLOCK a FIFO would keep us waiting.
+        return os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise KeyFileError(f"{file}: {error.strerror}") from None
+
+
 def _check_mode(file: Path, mode: int) -> None:
     if mode & 0o077:
         raise KeyFileError(f"{file}: mode {mode:04o} gives others a private key; it must be 0600 or 0400")
 
 
-def _read(file: Path) -> tuple[bytes, int]:
+def _read(file: Path, descriptor: int | None = None) -> tuple[bytes, int]:
     """A regular file's octets and mode; both from one descriptor, so that they belong together."""
+    opened = open_file(file) if descriptor is None else descriptor
     try:
-        # Without O_NONBLOCK a FIFO would keep us waiting.
-        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
-            status = os.fstat(opened.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise KeyFileError(f"{file}: not a regular file")
-            octets = opened.read(LARGEST + 1)
+        status = os.fstat(opened)
+        if not stat.S_ISREG(status.st_mode):
+            raise KeyFileError(f"{file}: not a regular file")
+        octets = os.read(opened, LARGEST + 1)
     except OSError as error:
         raise KeyFileError(f"{file}: {error.strerror}") from None
+    finally:
+        os.close(opened)
     if len(octets) > LARGEST:
         raise KeyFileError(f"{file}: too long to be a key")
     return octets, stat.S_IMODE(status.st_mode)
