@@ -138,13 +138,13 @@ def test_sas_of_peers_are_let_through(direction: Direction) -> None:
 @pytest.mark.parametrize("policy", GOOD_POLICIES)
 def test_clear_is_never_let_through(policy: Policy) -> None:
     """Without an end, never; with one, where a rule says that."""
-    with pytest.raises(Forbidden, match="clear for|not ours"):
+    with pytest.raises(Forbidden, match=r"clear for|not ours"):
         ask(fresh(), install(replace(policy, action=Action.CLEAR)))
     for_a_while = install(replace(policy, action=Action.CLEAR, lifetime=60))
     if policy.reqid == REQID_BASE + CAROL_NUMBER:
         ask(fresh(), for_a_while)
     else:
-        with pytest.raises(Forbidden, match="clear for|not ours"):
+        with pytest.raises(Forbidden, match=r"clear for|not ours"):
             ask(fresh(), for_a_while)
 
 
