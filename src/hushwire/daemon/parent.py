@@ -31,7 +31,7 @@ from hushwire.daemon.entropy import SystemEntropy
 from hushwire.daemon.guard import Forbidden, Guard, Request
 from hushwire.daemon.log import Log
 from hushwire.daemon.unbound import Configuration, UnboundError
-from hushwire.events import Notice, Refused, Stop
+from hushwire.events import Notice, ReadKey, Refused, Stop
 from hushwire.linux import sandbox
 from hushwire.linux.kernel import esp_warning, has_esp
 from hushwire.linux.netlink import NetlinkError
@@ -57,7 +57,7 @@ STEADY = 60.0
 
 SETUP = vocabulary((keeper.Ready, keeper.Unusable))
 """What a child tells the parent before it serves."""
-REQUESTS = vocabulary(get_args(Request))
+REQUESTS = vocabulary((*get_args(Request), ReadKey))
 """What the node asks of the parent; it has no other word."""
 
 
@@ -224,7 +224,8 @@ class Parent:
 
         def keep() -> None:
             to_node = Channel(keeper_node, EFFECTS)
-            keeper.main(Channel(keeper_parent, {}), to_node, key, shared, partial(self._confine, "keeper", False))
+            to_parent = Channel(keeper_parent, vocabulary((ReadKey,)))
+            keeper.main(to_parent, to_node, key, shared, partial(self._confine, "keeper", False))
 
         def resolve() -> None:
             to_parent = Channel(resolver_parent, {})
@@ -243,6 +244,7 @@ class Parent:
         self._fork(children, "keeper", keep, [keeper_parent, keeper_node])
         self._fork(children, "resolver", resolve, [resolver_parent, resolver_node])
         ready = self._await_ready(parent_keeper, "keeper")
+        to_keeper = Channel(parent_keeper, {})
         self._await_ready(parent_resolver, "resolver")
         secrets = Secrets(
             PublicKey.read(ready.public) if ready.public else None, self._secrets.pinned, self._secrets.shared
@@ -266,7 +268,7 @@ class Parent:
         if first:
             self._confine_self()
         self._log.line(f"{host.name} runs, {driven.name} plane")
-        self._serve(children, Channel(parent_node, REQUESTS), driven)
+        self._serve(children, Channel(parent_node, REQUESTS), driven, to_keeper)
 
     def _start_plane(self, children: Children) -> tuple[planes.Plane, socket.socket | None]:
         """The plane, and the node's end of the channel by which a worker tells its news."""
@@ -345,7 +347,7 @@ class Parent:
 
     # --- serving ---
 
-    def _serve(self, children: Children, to_node: Channel, driven: planes.Plane) -> None:
+    def _serve(self, children: Children, to_node: Channel, driven: planes.Plane, to_keeper: Channel) -> None:
         guard = self._guard
         watch = AddressWatch()
         sources = {to_node.fileno(): "node", watch.fileno(): "addresses", self._woken.fileno(): "signal"}
@@ -363,7 +365,7 @@ class Parent:
                     for descriptor, _ in poll.poll(0.1 if self._stopping else None):
                         match sources[descriptor]:
                             case "node":
-                                self._from_node(to_node, driven, guard)
+                                self._from_node(to_node, driven, guard, to_keeper)
                             case "plane":
                                 if news := driven.news():
                                     to_node.send(*news)
@@ -380,13 +382,16 @@ class Parent:
                 driven.end(guard.sas)
                 guard.forget_sas()
 
-    def _from_node(self, to_node: Channel, driven: planes.Plane, guard: Guard) -> None:
+    def _from_node(self, to_node: Channel, driven: planes.Plane, guard: Guard, to_keeper: Channel) -> None:
         """One packet of requests, so that whoever sends many does not keep us from all else."""
         answers: list[planes.News] = []
         allowed: list[Request] = []
         for request in to_node.receive():
             if wait := guard.pace(Now(time.monotonic(), time.time())):
                 time.sleep(wait)
+            if isinstance(request, ReadKey):
+                answers += self._offer_key(request, to_keeper)
+                continue
             try:
                 guard.judge(request)
             except Forbidden as error:
@@ -400,6 +405,21 @@ class Parent:
         answers += driven.perform(*allowed)
         if answers:
             to_node.send(*answers)
+
+    def _offer_key(self, request: ReadKey, to_keeper: Channel) -> list[planes.News]:
+        """Open the host's key file for the keeper, who alone reads it, and answers."""
+        if not self._config.host.key:
+            return [Refused(request.request, "host.key: there is no key file to read")]
+        try:
+            descriptor = keyfile.open_file(Path(self._config.host.key))
+        except keyfile.KeyFileError as error:
+            # Of root's capabilities the one to read everybody's files is gone by now.
+            return [Refused(request.request, f"{error}; it must be there, and root's own")]
+        try:
+            to_keeper.send_file(request, descriptor)
+        finally:
+            os.close(descriptor)
+        return []
 
     def _tell_addresses(self, to_node: Channel, guard: Guard) -> None:
         with Routes() as routes:
