@@ -1,17 +1,27 @@
-"""The resolver's process: Lookup in, Answered out.  Unprivileged; the only one that holds libunbound."""
+"""The resolver's process: Lookup in, Answered out; and what programs ask, if it listens.  Unprivileged; the only one
+that holds libunbound."""
 
 import select
+import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from hushwire.daemon.channel import Channel, ChannelClosed
+from hushwire.daemon.front import Front, Speaks
+from hushwire.daemon.listener import Listener
 from hushwire.daemon.unbound import Configuration, Validator
-from hushwire.events import Answered, Lookup
+from hushwire.events import Answered, Lookup, Release
 
 
-def main(channel: Channel, configuration: Configuration, confine: Callable[[], None] = lambda: None) -> None:
-    """Answer questions until the other end closes.
+def main(
+    channel: Channel,
+    configuration: Configuration,
+    confine: Callable[[], None] = lambda: None,
+    listen: Sequence[socket.socket] = (),
+    speaks: Speaks = lambda name: False,
+) -> None:
+    """Answer questions until the other end closes: those of the channel, and of programs at the sockets `listen`.
 
     `confine` drops privileges and enters the sandbox: after the library and the trust anchor are read, before the first
     question makes the library start its thread, which so inherits the sandbox.
@@ -19,7 +29,7 @@ def main(channel: Channel, configuration: Configuration, confine: Callable[[], N
     validator = Validator(configuration)
     try:
         confine()
-        _serve(channel, validator)
+        _serve(channel, validator, Listener(listen, Front(speaks, validator.fetch, channel.send)))
     except ChannelClosed:
         # The parent is gone or wants us gone, and nobody waits for an answer.
         return
@@ -39,15 +49,21 @@ def resolve(configuration: Configuration, questions: Sequence[Lookup]) -> list[A
     return [answers[question.request] for question in questions]
 
 
-def _serve(channel: Channel, validator: Validator) -> None:
+def _serve(channel: Channel, validator: Validator, listener: Listener) -> None:
     poll = select.poll()
-    poll.register(channel, select.POLLIN)
-    poll.register(validator, select.POLLIN)
+    for each in (channel, validator, listener):
+        poll.register(each, select.POLLIN)
     while True:
-        deadline = validator.deadline()
-        poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000)
-        for question in channel.receive():
-            if isinstance(question, Lookup):
-                validator.ask(question, time.monotonic())
-        for answer in validator.answered(time.monotonic()):
-            channel.send(answer)
+        deadlines = [each for each in (validator.deadline(), listener.deadline()) if each is not None]
+        wait = max(0.0, min(deadlines) - time.monotonic()) * 1000 if deadlines else None
+        ready = {descriptor for descriptor, _ in poll.poll(wait)}
+        now = time.monotonic()
+        if channel.fileno() in ready:
+            for said in channel.receive():
+                if isinstance(said, Lookup):
+                    validator.ask(said, now)
+                elif isinstance(said, Release):
+                    listener.front.release(said, now)
+        if answers := validator.answered(now):
+            channel.send(*answers)
+        listener.serve(now)

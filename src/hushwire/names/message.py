@@ -356,20 +356,28 @@ def chain(question: Question, answer: Answer) -> tuple[tuple[Record, ...], bytes
     return tuple(taken), name
 
 
+def target(record: Record) -> bytes:
+    """The name that a service binding is about (RFC 9460 s2.1); or BadMessage."""
+    return _plain_name(record.rdata, 2)[0]
+
+
 def without_hints(record: Record) -> Record:
     """A service binding that says nothing of addresses (RFC 9460 s7.3), nor that whoever reads it must know of them."""
-    target, position = _plain_name(record.rdata, 2)
-    kept = []
-    while position < len(record.rdata):
-        key, length = PAIR.unpack_from(record.rdata, position)
-        value = record.rdata[position + 4 : position + 4 + length]
+    rdata = record.rdata
+    _, position = _plain_name(rdata, 2)
+    kept = [rdata[:position]]
+    while position < len(rdata):
+        if len(rdata) < position + PAIR.size:
+            raise BadMessage("a parameter cut off")
+        key, length = PAIR.unpack_from(rdata, position)
+        value = rdata[position + PAIR.size : position + PAIR.size + length]
         position += PAIR.size + length
         if key == MANDATORY:
             keys = [value[i : i + 2] for i in range(0, len(value), 2)]
             value = b"".join(each for each in keys if int.from_bytes(each, "big") not in HINTS)
         if key not in HINTS and (value or key != MANDATORY):
             kept.append(PAIR.pack(key, len(value)) + value)
-    return replace(record, rdata=record.rdata[:2] + target + b"".join(kept))
+    return replace(record, rdata=b"".join(kept))
 
 
 def presentation(name: bytes) -> str:
