@@ -151,9 +151,24 @@ def test_aliases(validator: Validator) -> None:
     """An alias answers for the name as asked; one into an unsigned zone makes the whole answer insecure."""
     a, aaaa, keys = three(validator, "alias.bob.example")
     tlsa = fingerprints(validator, "alias.bob.example")
-    assert bind("alias.bob.example", a, aaaa, keys, tlsa).addresses == (V6, V4)
+    bound = bind("alias.bob.example", a, aaaa, keys, tlsa)
+    assert (bound.addresses, bound.canonical) == ((V6, V4), a.canonical)
+    assert a.canonical
     for answer in three(validator, "stray.bob.example"):
         assert answer.outcome is Outcome.INSECURE
+
+
+def test_a_fingerprint_below_the_name(world: SignedWorld, validator: Validator) -> None:
+    """RFC 6698 s3: `_500._udp.NAME`, of a name that has addresses and no IPSECKEY; and of one that has neither."""
+    name = "vouched.alice.example"
+    world.publish(name, [V4])
+    world.set(owner(name), {"TLSA": [f"3 1 1 {KEYS[0].fingerprint.hex()}"]})
+    a, aaaa, keys = three(validator, name)
+    assert keys.outcome is Outcome.DENIED
+    assert bind(name, a, aaaa, keys, fingerprints(validator, name)).fingerprints == (KEYS[0].fingerprint,)
+    assert fingerprints(validator, "bob.example").outcome is Outcome.DENIED
+    assert fingerprints(validator, "www.unsigned.example").outcome is Outcome.INSECURE
+    assert fingerprints(validator, BOGUS).outcome is Outcome.ERROR
 
 
 def test_rollover_is_seen_after_the_ttl(world: SignedWorld, validator: Validator) -> None:
