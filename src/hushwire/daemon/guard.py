@@ -10,6 +10,7 @@ from hushwire.config import Config, Rule
 from hushwire.crypto.suite import can_encrypt, encr_key_length, integ_key_length
 from hushwire.events import DeletePolicy, DeleteSA, InstallPolicy, InstallSA
 from hushwire.names.binding import why_not_a_peer
+from hushwire.names.synthetic import is_synthetic
 from hushwire.node.peer import PROTECT_PRIORITY, REQID_BASE, narrowness
 from hushwire.node.rulebook import Rulebook, Rules, permits_clear
 from hushwire.policy.assurance import Assurance
@@ -181,6 +182,7 @@ class Guard:
         blocks = policy.action is Action.BLOCK and not policy.reqid
         rules = NAMED_LATER if blocks else self._rules_of(policy.reqid)
         self._judge_scope(selector, rules)
+        self._judge_synthetic(policy)
         if policy.action is Action.CLEAR and not 0 < policy.lifetime <= LONGEST_SHUNT:
             raise Forbidden(f"clear for {selector} for {policy.lifetime} s")
         if policy.action is Action.CLEAR or policy.soft:
@@ -195,6 +197,16 @@ class Guard:
                 self._judge_ends(*policy.tunnel, rules)
         if len(self._policies) >= MOST_POLICIES and (selector, policy.direction) not in self._policies:
             raise Forbidden(f"more than {MOST_POLICIES} policies")
+
+    def _judge_synthetic(self, policy: Policy) -> None:
+        """A synthetic address leads where it stands for, and an address of somebody's nowhere else."""
+        made = is_synthetic(policy.selector.remote.network_address)
+        if made != (policy.real is not None) or (policy.real is not None and policy.action is not Action.PROTECT):
+            raise Forbidden(f"a policy for {policy.selector} that stands for {policy.real or 'nothing'}")
+        if policy.real is not None:
+            if policy.real.version != policy.selector.remote.version or is_synthetic(policy.real):
+                raise Forbidden(f"a policy for {policy.selector} that stands for {policy.real}")
+            self._judge_remote(policy.real, NAMED_LATER)
 
     def _judge_loosening(self, selector: Selector, direction: Direction) -> None:
         """Of a policy that is to go, or to let packets go in clear."""

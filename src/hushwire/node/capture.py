@@ -90,7 +90,7 @@ def judge(peer: Peer, since: float, now: float, *, pending: bool) -> Told | None
         return Told(Verdict.PASS, min(LONGEST, unbound.ttl))
     ttl = min(LONGEST, lookup.binding.ttl if lookup is not None and lookup.binding is not None else LONGEST)
     standing = peer.standing
-    if standing and not pending and (not peer.needs_proof or set(standing) & peer.proven):
+    if standing and not pending and (not peer.needs_proof or set(map(peer.real, standing)) & peer.proven):
         complete = len(standing) == len(peer.addresses)
         return Told(Verdict.ONLY, ttl if complete else min(ttl, RETRY), standing)
     if peer.contested and not standing:

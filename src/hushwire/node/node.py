@@ -5,6 +5,7 @@ It routes: names to keys, keys and addresses to PAD entries and policies, packet
 
 import itertools
 import json
+from dataclasses import replace
 
 from hushwire.config import Config, PlaneChoice, Start
 from hushwire.entropy import Entropy
@@ -44,6 +45,7 @@ from hushwire.ike.state import State
 from hushwire.names.binding import Unbound
 from hushwire.names.lookup import Change
 from hushwire.names.name import BadName, host_name
+from hushwire.names.synthetic import PoolEmpty
 from hushwire.node import telling
 from hushwire.node.capture import Captures, Told, tell
 from hushwire.node.claims import Claims
@@ -233,6 +235,10 @@ class Node:
             if left_out := peer.admit():
                 addresses = ", ".join(map(str, left_out))
                 self._notice("name.crowded", ("name", change.name), ("left out", addresses), grave=True)
+            try:
+                self.peers.make_synthetic(peer)
+            except PoolEmpty as error:
+                self._notice("name.crowded", ("name", change.name), ("reason", str(error)), grave=True)
             self._policies.sync(peer, now)
             for sa in self._seeking.standing(peer):
                 self._check_standing(peer, sa, now)
@@ -341,7 +347,8 @@ class Node:
         self._idle.used(peer, now.monotonic)
         peer.begun(now.monotonic)
         if (peer.lookup is None or peer.lookup.binding is not None) and peer.not_before <= now.monotonic:
-            self._seeking.protect(peer, event.flow, event.sequence, now)
+            flow = replace(event.flow, remote=peer.real(event.flow.remote))
+            self._seeking.protect(peer, flow, event.sequence, now)
             return
         if event.flow.remote in peer.waiting or len(peer.waiting) < MOST_WAITING:
             # A plane tells of a flow once, and then not for half a minute.

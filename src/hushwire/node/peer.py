@@ -1,9 +1,9 @@
 """A peer at work: what the rules about it and the DNS come to, as PAD entry and policies (RFC 4301 s4.4)."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from hushwire.config import Rule, Start
+from hushwire.config import Addressing, Rule, Start
 from hushwire.crypto.keys import PublicKey
 from hushwire.events import Acquire, Outcome
 from hushwire.ike.negotiation import Wanted
@@ -73,6 +73,8 @@ class Peer:
     """Made by a rule about many, when there was reason to; it goes when there is none any more."""
     proven: set[IPAddress] = field(default_factory=set)
     """Where it has proved its key to us."""
+    synthetic: dict[IPAddress, IPAddress] = field(default_factory=dict)
+    """What programs are told in place of each of its addresses; empty unless its rule says so."""
     used_at: float = 0.0
     """Monotonic time at which somebody last had to do with it, as far as is known."""
     fall_at: float = NEVER
@@ -136,9 +138,12 @@ class Peer:
         """
         if self.rule.roams:
             return tuple(self.proven)
+        places = self.addresses
+        if self.rule.addressing is Addressing.SYNTHETIC:
+            places = tuple(address for address in places if address in self.synthetic)
         if self.born and self.rule.name is not None:
-            return tuple(address for address in self.addresses if address in self.proven)
-        return self.addresses
+            places = tuple(address for address in places if address in self.proven)
+        return places
 
     @property
     def needs_proof(self) -> bool:
@@ -147,12 +152,17 @@ class Peer:
 
     @property
     def standing(self) -> tuple[IPAddress, ...]:
-        """The places to which its policies protect what leaves."""
+        """Where programs find it: what stands for the places to which its policies protect what leaves."""
         protected = [
             selector.remote for (selector, direction), policy in self.policies.items()
             if direction is Direction.OUT and policy.action is Action.PROTECT
         ]  # fmt: skip
-        return tuple(place for place in self.places if any(place in remote for remote in protected))
+        told = (self.synthetic.get(place, place) for place in self.places)
+        return tuple(address for address in told if any(address in remote for remote in protected))
+
+    def real(self, address: IPAddress) -> IPAddress:
+        """Its address on the wire, of what a program was told."""
+        return next((real for real, made in self.synthetic.items() if made == address), address)
 
     @property
     def is_trap(self) -> bool:
@@ -259,6 +269,9 @@ class Peer:
         found = {}
         for rule, selector, remote in self._scope(own):
             tunnel = None
+            made = self.synthetic.get(remote)
+            if made is not None:
+                selector = replace(selector, remote=host_network(made))
             if rule.mode is Mode.TUNNEL and action is Action.PROTECT:
                 local = nearest(own, remote)
                 assert local is not None
@@ -267,7 +280,16 @@ class Peer:
             life = SHUNT_LIFE if action is Action.CLEAR else 0
             for direction in Direction:
                 found[selector, direction] = Policy(
-                    selector, direction, action, priority, self.reqid, rule.mode, tunnel, soft, life
+                    selector,
+                    direction,
+                    action,
+                    priority,
+                    self.reqid,
+                    rule.mode,
+                    tunnel,
+                    soft,
+                    life,
+                    remote if made is not None else None,
                 )
         return found
 

@@ -4,10 +4,11 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from hushwire.config import Config, Rule
+from hushwire.config import Addressing, Config, Rule
 from hushwire.crypto.keys import PublicKey
 from hushwire.entropy import Entropy
 from hushwire.names.lookup import AddressLookup, NameLookup
+from hushwire.names.synthetic import SyntheticAddresses
 from hushwire.node.peer import REQID_BASE, Peer
 from hushwire.node.rulebook import Rulebook, Rules, refuses
 from hushwire.policy.assurance import Assurance
@@ -50,6 +51,7 @@ class Peers:
         self._by_reqid: dict[int, Peer] = {}
         self._by_name: dict[str, Peer] = {}
         self._born = 0
+        self._synthetic = SyntheticAddresses()
         groups = self.rulebook.groups
         self._free = itertools.cycle(range(len(groups) + 1, MOST_NUMBERS))
         for position, rules in enumerate(groups, 1):
@@ -99,8 +101,15 @@ class Peers:
             return None
         return self._by_name.get(str(address)) or self._bear(rules)
 
+    def make_synthetic(self, peer: Peer) -> None:
+        """An address for each that its name has now, if its rule says so.  Raises PoolEmpty."""
+        if peer.rule.addressing is Addressing.SYNTHETIC:
+            for address in peer.addresses:
+                peer.synthetic[address] = self._synthetic.take(peer.name, address)
+
     def forget(self, peer: Peer) -> None:
         """A peer that a rule about many brought in is not needed any more."""
+        self._synthetic.give_back(peer.name)
         del self._by_reqid[peer.reqid]
         del self._by_name[peer.name]
         self._born -= 1
