@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hushwire.crypto.keys import KeyKind, PrivateKey
 from hushwire.events import Answered, Outcome
-from hushwire.names.binding import AAAA, A
+from hushwire.names.binding import AAAA, A, questions
 from hushwire.names.ipseckey import IPSECKEY, KeyRecord, write_record
 from hushwire.names.publish import (
     Own,
@@ -23,7 +23,6 @@ from hushwire.names.publish import (
     plan,
     read_published,
     records_of,
-    sets_of,
     write_published,
 )
 from hushwire.names.tlsa import TLSA, owner, write_fingerprint
@@ -47,7 +46,7 @@ class Zone:
     def read(self) -> list[RecordSet]:
         return [
             RecordSet(name, rdtype, max(ttls.values(), default=0), frozenset(record.rdata for record in ttls))
-            for name, rdtype in sets_of(NAME)
+            for name, rdtype in questions(NAME)
             for ttls in [{r: ttl for r, ttl in self.records.items() if (r.owner, r.rdtype) == (name, rdtype)}]
         ]
 
@@ -199,7 +198,7 @@ def test_planning_blind_is_our_own_mistake() -> None:
 def answers(*records: Record, outcome: Outcome = Outcome.SECURE) -> list[Answered]:
     sets = {
         (name, rdtype): tuple(r.rdata for r in records if (r.owner, r.rdtype) == (name, rdtype))
-        for name, rdtype in sets_of(NAME)
+        for name, rdtype in questions(NAME)
     }
     return [
         Answered(1, name, rdtype, outcome if rdatas else Outcome.DENIED, rdatas)

@@ -1,49 +1,38 @@
 """`hushwire dns`: the records to publish for a host (RFC 4025), and what a validator says of them."""
 
 import base64
-from ipaddress import IPv6Address, ip_address
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from ipaddress import IPv6Address
 from pathlib import Path
 
 import click
 
-from hushwire.cli.key import fingerprint, read_public
-from hushwire.daemon.resolver import resolve
-from hushwire.daemon.unbound import DEFAULT_ANCHOR, Configuration, UnboundError
+from hushwire.cli.identity import fingerprint, read_public
+from hushwire.cli.options import ADDRESS, ANCHOR, FILE, FORWARD, TIMEOUT, name
+from hushwire.cli.publish import publish, withdraw
+from hushwire.crypto.keys import PublicKey
+from hushwire.daemon.signatures import Signature, resolve_signed
+from hushwire.daemon.unbound import Configuration, UnboundError
 from hushwire.events import Answered, Lookup, Outcome
-from hushwire.names.binding import TYPE_NAMES, Unbound, bind, questions, why_not_a_peer
+from hushwire.names.binding import Binding, Unbound, bind, questions
 from hushwire.names.ipseckey import IPSECKEY, BadKeyRecord, KeyRecord, generic, read_records, write_record
-from hushwire.names.name import BadName, host_name
+from hushwire.names.publish import TYPES, Record
 from hushwire.names.tlsa import TLSA, read_fingerprints
 from hushwire.wire.address import IPAddress, address_from_octets
 
 
-def _name(text: str) -> str:
-    try:
-        return host_name(text)
-    except BadName as bad:
-        raise click.BadParameter(str(bad)) from None
-
-
-def _address(text: str) -> IPAddress:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!a} is no address") from None
-    if reason := why_not_a_peer(address):
-        raise click.BadParameter(f"{address} is {reason}: no other host would use it")
-    return address
-
-
 @click.group()
 def dns() -> None:
-    """Show the records to publish for a host, and check what is published."""
+    """Publish a host's records, or show them for publishing by hand, and check what is published."""
 
 
 @dns.command()
-@click.argument("name", type=_name, metavar="NAME")
+@click.argument("name", type=name, metavar="NAME")
 @click.option("--key", "files", type=click.Path(path_type=Path), multiple=True, required=True,
               help="The host's key, private or public; more than one for a rollover, preferred first.")  # fmt: skip
-@click.option("--address", "addresses", type=_address, multiple=True, metavar="ADDRESS", help="An address of the host.")
+@ADDRESS
 @click.option("--ttl", type=click.IntRange(0, 2**31 - 1), default=3600, show_default=True, help="Seconds.")
 def show(name: str, files: tuple[Path, ...], addresses: tuple[IPAddress, ...], ttl: int) -> None:
     """Show the records to put into the zone of NAME, as a zone file has them.
@@ -68,36 +57,94 @@ def show(name: str, files: tuple[Path, ...], addresses: tuple[IPAddress, ...], t
 
 
 @dns.command()
-@click.argument("name", type=_name, metavar="NAME")
-@click.option("--anchor", default=DEFAULT_ANCHOR, show_default=True, help="File of trusted DS or DNSKEY records.")
-@click.option("--forward", multiple=True, metavar="ADDRESS@PORT", help="A resolver to ask, in place of recursion.")
-@click.option("--timeout", type=click.FloatRange(0.1, 60), default=5.0, show_default=True, help="Seconds.")
-def check(name: str, anchor: str, forward: tuple[str, ...], timeout: float) -> None:
-    """Ask for the addresses and keys of NAME, validate, and say whether they bind.
+@click.argument("name", type=name, metavar="NAME")
+@click.option("--key", "files", type=FILE, multiple=True, help="The host's key: the keys published must be these.")
+@ADDRESS
+@click.option(
+    "--alarm-days",
+    type=click.FloatRange(0, 3650),
+    default=3.0,
+    show_default=True,
+    help="Fail when a signature ends sooner.",
+)
+@ANCHOR
+@FORWARD
+@TIMEOUT
+def check(
+    name: str, files: tuple[Path, ...], addresses: tuple[IPAddress, ...], alarm_days: float,
+    anchor: str, forward: tuple[str, ...], timeout: float,
+) -> None:  # fmt: skip
+    """Ask for the addresses and keys of NAME, validate, and say whether they bind, and for how long.
 
-    Exit status 0: a peer can be sure of NAME by DNSSEC.
+    Exit status 0: a peer can be sure of NAME by DNSSEC, no signature over it ends within --alarm-days, and published
+    are just the keys and addresses given, if any are.  Meant to be run every hour by something that tells of failures.
     """
-    lookups = [Lookup(number, owner, rdtype) for number, (owner, rdtype) in enumerate(questions(name))]
+    expected = [read_public(file) for file in files]
+    asked = [Lookup(0, owner, rdtype) for owner, rdtype in questions(name)]
     try:
-        answers = resolve(Configuration(anchor, forward=forward, timeout=timeout), lookups)
+        answers, signatures = resolve_signed(Configuration(anchor, forward=forward, timeout=timeout), asked)
     except UnboundError as error:
         raise click.ClickException(str(error)) from None
+    a, aaaa, keys = answers[:3]
+    tlsa = answers[3] if len(answers) > 3 else None
     for answer in answers:
         for line in _lines(answer):
-            click.echo(f"{TYPE_NAMES[answer.rdtype]:8}  {answer.outcome.value:8}  {line}".rstrip())
+            click.echo(f"{TYPES[answer.rdtype]:8}  {answer.outcome.value:8}  {line}".rstrip())
     try:
-        a, aaaa, ipseckey, *tlsa = answers
-        binding = bind(name, a, aaaa, ipseckey, tlsa[0] if tlsa else None)
+        binding = bind(name, a, aaaa, keys, tlsa)
     except Unbound as unbound:
         raise click.ClickException(f"{unbound}; {MEANING[unbound.outcome]}") from None
     for reason in binding.ignored:
         click.echo(f"ignored: {reason}")
-    if binding.canonical != name:
-        click.echo(f"alias of {binding.canonical}")
-    found = [_count(binding.addresses, "address"), _count(binding.keys, "key")]
-    if binding.fingerprints:
-        found.append(_count(binding.fingerprints, "fingerprint"))
-    click.echo(f"{name} is bound: {', '.join(found)}")
+    click.echo(f"{name} is bound: {_count(binding.addresses, 'address')}, {_count(binding.keys, 'key')}")
+    alarms = [
+        *_strangers(name, answers, expected),
+        *_elsewhere(binding, addresses),
+        *_ending(signatures, alarm_days),
+    ]
+    for alarm in alarms[:-1]:
+        click.echo(f"alarm: {alarm}", err=True)
+    if alarms:
+        raise click.ClickException(alarms[-1])
+
+
+def _strangers(name: str, answers: list[Answered], expected: list[PublicKey]) -> Iterator[str]:
+    """What is published besides the keys expected, and which of them are not."""
+    if not expected:
+        return
+    ours = {public.fingerprint: public for public in expected}
+    published: set[bytes] = set()
+    for answer in answers:
+        for rdata in answer.rdata if answer.rdtype in (IPSECKEY, TLSA) else ():
+            record = Record(answer.name, answer.rdtype, rdata)
+            if record.fingerprint in ours:
+                published.add(record.fingerprint)
+            else:
+                yield f"{record} is no key of this host: whoever has that key is {name} for every peer"
+    for missing in ours.keys() - published:
+        yield f"{ours[missing].kind} {fingerprint(ours[missing])} is not published: peers will refuse this host"
+
+
+def _elsewhere(binding: Binding, expected: tuple[IPAddress, ...]) -> Iterator[str]:
+    if not expected:
+        return
+    for address in sorted(set(binding.addresses) ^ set(expected), key=str):
+        if address in expected:
+            yield f"{address} is not published"
+        else:
+            yield f"{address} is published and is no address of this host: peers will look for it there"
+
+
+def _ending(signatures: tuple[Signature, ...], days: float) -> Iterator[str]:
+    """Says when the first signature ends, and cries when that is soon."""
+    if not signatures:
+        yield "no signature came with the answers: how long they will be believed is not known"
+        return
+    first, left = signatures[0], (signatures[0].expires - time.time()) / 86400
+    when = f"{datetime.fromtimestamp(first.expires, UTC):%Y-%m-%d %H:%M} UTC, in {left:.1f} days"
+    click.echo(f"signatures are good until {when} ({first})")
+    if left < days:
+        yield f"the signature over {first} ends {when}; see why {first.signer} is not signed anew"
 
 
 def _lines(answer: Answered) -> list[str]:
@@ -124,3 +171,6 @@ MEANING = {
     Outcome.INSECURE: "sign its zone, and have the parent publish its DS",
     Outcome.ERROR: "peers will not speak with it",
 }
+
+dns.add_command(publish)
+dns.add_command(withdraw)

@@ -1,22 +1,17 @@
-"""`hushwire key`: a host's identity key, made and shown."""
+"""`hushwire key`: a host's identity key, made, shown and rotated."""
 
-import os
 from pathlib import Path
 
 import click
-from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from hushwire.crypto.keys import KeyKind, PrivateKey, PublicKey
-from hushwire.daemon import keyfile
-
-TYPES = ("ed25519", "ed448", "ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096")
-"""What IPSECKEY can publish."""
+from hushwire.cli.identity import TYPES, fingerprint, generate, read_public, write_new
+from hushwire.cli.rotate import rotate
 
 
 @click.group()
 def key() -> None:
-    """Make and show a host's identity key."""
+    """Make, show and rotate a host's identity key."""
 
 
 @key.command()
@@ -42,39 +37,4 @@ def show(file: Path) -> None:
     click.echo(pem, nl=False)
 
 
-def fingerprint(public: PublicKey) -> str:
-    """SHA-256 of the SubjectPublicKeyInfo, in groups that can be read out over a telephone."""
-    return public.fingerprint.hex(" ", 2)
-
-
-def generate(kind: str) -> PrivateKey:
-    """A fresh key of one of TYPES."""
-    if kind.startswith("rsa-"):
-        return PrivateKey(generate_private_key(65537, int(kind.removeprefix("rsa-"))))
-    return PrivateKey.generate(KeyKind(kind))
-
-
-def write_new(file: Path, pem: bytes) -> None:
-    """Write a file that was not there, whole or not at all, with mode 0600 from the first moment."""
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except FileExistsError:
-        raise click.ClickException(f"{file}: is there already; a key is never overwritten") from None
-    except OSError as error:
-        raise click.ClickException(f"{file}: {error.strerror}") from None
-    try:
-        with open(descriptor, "wb") as opened:
-            opened.write(pem)
-            opened.flush()
-            os.fsync(descriptor)
-    except OSError as error:
-        file.unlink()
-        raise click.ClickException(f"{file}: {error.strerror}") from None
-
-
-def read_public(file: Path) -> PublicKey:
-    """The public key in a file, or the public half of the private key there, or one clear line."""
-    try:
-        return keyfile.read_public(file)
-    except keyfile.KeyFileError as error:
-        raise click.ClickException(str(error)) from None
+key.add_command(rotate)

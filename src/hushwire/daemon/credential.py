@@ -52,7 +52,7 @@ class Tsig:
         return message.to_wire()
 
     def __str__(self) -> str:
-        return f"TSIG key {self.name}"
+        return f"TSIG key {self.name.rstrip('.')}"
 
 
 SigningKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
@@ -81,20 +81,23 @@ class Sig0:
 
     def sign(self, message: dns.message.Message) -> bytes:
         """The message's octets with their SIG(0) record."""
-        octets, now = message.to_wire(), int(time.time())
+        now = int(time.time())
+        return self.sign_octets(message.to_wire(), now - VALIDITY, now + VALIDITY)
+
+    def sign_octets(self, octets: bytes, inception: int, expiration: int) -> bytes:
+        """A whole message, its signature good between two wall times, in seconds."""
         # RFC 2931 s3: type covered, labels and original TTL are zero.
-        fields = struct.pack(">HBBIIIH", 0, self.algorithm, 0, 0, now + VALIDITY, now - VALIDITY, self.tag)
+        fields = struct.pack(">HBBIIIH", 0, self.algorithm, 0, 0, expiration, inception, self.tag)
         rdata = fields + dns.name.from_text(self.name).canonicalize().to_digestable()
         # RFC 2931 s3.1: signed are the SIG RDATA without its signature, and the message as it was without the SIG RR.
-        signer = dns.dnssecalgs.get_algorithm_cls(self.algorithm)(key=self.key)
-        rdata += signer.sign(rdata + octets)
+        rdata += dns.dnssecalgs.get_algorithm_cls(self.algorithm)(key=self.key).sign(rdata + octets)
         # The owner is the root, the class ANY, the TTL zero (RFC 2931 s3), and it is the last additional record.
         record = b"\0" + struct.pack(">HHIH", dns.rdatatype.SIG, ANY, 0, len(rdata)) + rdata
         additional = int.from_bytes(octets[10:12], "big") + 1
         return octets[:10] + additional.to_bytes(2, "big") + octets[12:] + record
 
     def __str__(self) -> str:
-        return f"SIG(0) key {self.name} {self.tag:05}"
+        return f"SIG(0) key {self.name.rstrip('.')} {self.tag:05}"
 
     def __repr__(self) -> str:
         return f"<Sig0 {self}>"

@@ -6,8 +6,7 @@ end is what a validator sees, whatever the server said.
 
 import socket
 import time
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -21,19 +20,14 @@ import dns.rdatatype
 import dns.rrset
 import dns.tsig
 
-from hushwire.daemon.credential import Credential, Tsig
+from hushwire.daemon.credential import Credential, Sig0
 from hushwire.daemon.resolver import resolve
 from hushwire.daemon.unbound import Configuration, UnboundError
 from hushwire.events import Answered, Lookup, Outcome
-from hushwire.names.binding import AAAA, A
+from hushwire.names.binding import AAAA, A, questions
 from hushwire.names.name import BadName, read_name
-from hushwire.names.publish import TYPES, Plan, RecordSet, missing, sets_of
+from hushwire.names.publish import TYPES, Own, Plan, Record, RecordSet, missing, plan
 from hushwire.wire.address import IPAddress, address_from_octets
-
-SOA = 6
-AGAIN = 0.25
-"""Seconds until a validator is asked again; doubled each time, up to LONGEST_PAUSE."""
-LONGEST_PAUSE = 5.0
 
 
 class UpdateError(Exception):
@@ -63,6 +57,71 @@ class Server:
         return f"{self.address}@{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class Primary:
+    """A zone's primary server and all that it takes to change the zone there."""
+
+    server: Server
+    credential: Credential | None
+    """None: nothing is ever sent."""
+    configuration: Configuration
+    """Of the validator that has the last word."""
+    zone: str | None = None
+    """None: the server is asked."""
+    timeout: float = 5.0
+    """Seconds for each question and for the update."""
+    patience: float = 60.0
+    """Seconds until what was published must be seen."""
+    udp: bool = False
+
+    def plan(self, name: str, wanted: Collection[Record], own: Own, ttl: int | None = None) -> Plan:
+        """Read what is there, and plan so that of what is ours `wanted` is there."""
+        zone = self.zone or zone_of(self.server, name, self.timeout)
+        return plan(zone, read_sets(self.server, name, self.timeout), wanted, own, ttl)
+
+    def publish(self, plan: Plan) -> None:
+        """Carry a plan out and see that it is published; or UpdateError."""
+        if plan.changes:
+            if self.credential is None:
+                raise UpdateError("there is no key to sign the update with; say --tsig or --sig0")
+            try:
+                send(self.server, plan, self.credential, self.timeout, self.udp)
+            except Changed as changed:
+                raise Changed(f"{changed}; {self._what_changed(plan)}") from None
+            self._check_done(plan)
+        read_back(plan, self.configuration, self.patience)
+
+    def _check_done(self, plan: Plan) -> None:
+        """A server that said yes may still have left records out that its policy forbids: PowerDNS does.
+
+        One that signs a copy of the zone (BIND's inline-signing) shows the change a moment later.
+        """
+        end = time.monotonic() + self.timeout
+        while left := [was for was in plan.prerequisites if not self._is_done(plan, was)]:
+            if time.monotonic() + AGAIN >= end:
+                raise UpdateError(
+                    f"{self.server}: said NOERROR and left {TYPES[left[0].rdtype]} of {left[0].owner} as it was; "
+                    f"grant {self.credential} that name and type"
+                )
+            time.sleep(AGAIN)
+
+    def _is_done(self, plan: Plan, was: RecordSet) -> bool:
+        now = _read_set(self.server, was.owner, was.rdtype, self.timeout)
+        there = {Record(was.owner, was.rdtype, rdata) for rdata in now.rdatas}
+        added = {record for record, _ in plan.additions if (record.owner, record.rdtype) == (was.owner, was.rdtype)}
+        return added <= there and not (set(plan.deletions) - added) & there
+
+    def _what_changed(self, plan: Plan) -> str:
+        for was in plan.prerequisites:
+            now = _read_set(self.server, was.owner, was.rdtype, self.timeout)
+            if now.rdatas != was.rdatas:
+                records = ", ".join(str(Record(was.owner, was.rdtype, rdata)) for rdata in sorted(now.rdatas))
+                return (
+                    f"{TYPES[was.rdtype]} of {was.owner} is now: {records or 'none'}; nothing was changed, run it again"
+                )
+        return "it answers questions from elsewhere (a view, a wildcard, another primary); nothing was changed"
+
+
 def find_primary(name: str, configuration: Configuration) -> Server:
     """The server that the SOA record of the zone of `name` names first (RFC 2136 s4.3).
 
@@ -70,7 +129,7 @@ def find_primary(name: str, configuration: Configuration) -> Server:
     """
     zone = name
     while zone:
-        (answer,) = _resolve(configuration, [Lookup(SOA, zone, SOA)])
+        (answer,) = validated(configuration, [Lookup(SOA, zone, SOA)])
         if answer.outcome is Outcome.SECURE and answer.rdata:
             break
         if answer.outcome in (Outcome.ERROR, Outcome.INSECURE):
@@ -83,7 +142,7 @@ def find_primary(name: str, configuration: Configuration) -> Server:
         mname = read_name(answer.rdata[0])[0]
     except BadName as bad:
         raise UpdateError(f"the primary server of {zone}: {bad}; say it with --server") from None
-    found = _resolve(configuration, [Lookup(rdtype, mname, rdtype) for rdtype in (AAAA, A)])
+    found = validated(configuration, [Lookup(rdtype, mname, rdtype) for rdtype in (AAAA, A)])
     for answer in found:
         if answer.outcome is Outcome.SECURE:
             return Server(address_from_octets(answer.rdata[0]))
@@ -102,42 +161,42 @@ def zone_of(server: Server, name: str, timeout: float = 5.0) -> str:
 
 def read_sets(server: Server, name: str, timeout: float = 5.0) -> tuple[RecordSet, ...]:
     """All that publishing `name` may change, as the server has it now."""
-    return tuple(_read_set(server, owner, rdtype, timeout) for owner, rdtype in sets_of(name))
+    return tuple(_read_set(server, owner, rdtype, timeout) for owner, rdtype in questions(name))
 
 
 def send(server: Server, plan: Plan, credential: Credential, timeout: float = 5.0, udp: bool = False) -> None:
-    """Change the zone as planned, or raise UpdateError and have changed nothing.
+    """Have the server change the zone as planned, or raise UpdateError and, if nothing else is said, it did not.
 
     It is sent once.  Were it repeated because a response was lost, its own work would fail its prerequisites.
     """
     message = plan.message()
-    octets = credential.sign(message)
+    octets = _exchange(server, credential.sign(message), timeout, udp)
+    # RFC 2136 s2.2: the same ID, QR set, the same opcode.
+    if len(octets) < 12 or octets[:2] != message.id.to_bytes(2, "big") or octets[2] & 0xF8 != 0x80 | UPDATE << 3:
+        raise UpdateError(f"{server}: the response is to another message; {NOT_KNOWN}")
+    rcode = dns.rcode.Rcode(octets[3] & 0x0F)
     try:
-        response = _exchange(server, octets, message, timeout, udp)
+        dns.message.from_wire(octets, keyring=message.keyring, request_mac=message.mac)
     except dns.tsig.PeerError as error:
         raise UpdateError(f"{server}: {_tsig_fault(error, credential)}") from None
-    except (dns.tsig.BadSignature, dns.tsig.BadTime, dns.message.UnknownTSIGKey) as error:
-        raise UpdateError(
-            f"{server}: its response is not signed as {credential} should ({type(error).__name__}); "
-            "whether anything was changed is not known"
-        ) from None
-    if response.id != message.id or response.opcode() != message.opcode():
-        raise UpdateError(f"{server}: the response is to another message; whether anything was changed is not known")
-    rcode = response.rcode()
-    if rcode in (dns.rcode.NXRRSET, dns.rcode.YXRRSET, dns.rcode.NXDOMAIN, dns.rcode.YXDOMAIN):
-        raise Changed(f"{server}: {dns.rcode.to_text(rcode)}: what is there has changed since it was read")
+    except (dns.exception.DNSException, ValueError) as error:
+        # RFC 8945 s5.3: an unsigned response to a signed request is nobody's.  But some servers do not sign when they
+        # refuse, and somebody on the path who says no gains nothing over one who drops the packet.
+        if rcode == dns.rcode.NOERROR:
+            reason = f"its response is not signed as {credential} should ({type(error).__name__})"
+            raise UpdateError(f"{server}: {reason}; {NOT_KNOWN}") from None
+    if rcode in PREREQUISITES:
+        raise Changed(f"{server}: {dns.rcode.to_text(rcode)}: what is there is not what was read")
     if rcode != dns.rcode.NOERROR:
         what = RCODES.get(rcode, "the server's log tells more").format(credential=credential, zone=plan.zone)
+        if isinstance(credential, Sig0) and rcode == dns.rcode.REFUSED:
+            what += "; of BIND 9.18, only versions before 9.18.28 take SIG(0), and 9.20 does again (CVE-2024-1975)"
         raise UpdateError(f"{server}: {dns.rcode.to_text(rcode)}: {what}")
-    # RFC 8945 s5.3: a response without TSIG to a request with it is nobody's.  RFC 2931 asks for none, and the
-    # validator has the last word anyhow.
-    if isinstance(credential, Tsig) and not response.had_tsig:
-        raise UpdateError(f"{server}: its response is not signed; whether anything was changed is not known")
 
 
 def read_back(plan: Plan, configuration: Configuration, patience: float) -> None:
     """Ask through the validator until the plan's records are SECURE, `patience` seconds at most; or UpdateError."""
-    questions = [
+    asked = [
         Lookup(number, owner, rdtype)
         for number, (owner, rdtype) in enumerate(
             dict.fromkeys((record.owner, record.rdtype) for record in (*plan.wanted, *plan.gone))
@@ -145,7 +204,7 @@ def read_back(plan: Plan, configuration: Configuration, patience: float) -> None
     ]
     end, pause = time.monotonic() + patience, AGAIN
     while True:
-        faults = missing(plan, _resolve(configuration, questions))
+        faults = missing(plan, validated(configuration, asked))
         if not faults:
             return
         if time.monotonic() + pause >= end:
@@ -154,14 +213,12 @@ def read_back(plan: Plan, configuration: Configuration, patience: float) -> None
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def differences(before: Iterable[RecordSet], after: Iterable[RecordSet]) -> tuple[str, ...]:
-    """The sets that are not as they were, as they are now, a line each."""
-    old = {(there.owner, there.rdtype): there for there in before}
-    return tuple(
-        f"{TYPES[there.rdtype]} of {there.owner} has {len(there.rdatas)} records now, not those that were read"
-        for there in after
-        if old[there.owner, there.rdtype].rdatas != there.rdatas
-    )
+def validated(configuration: Configuration, questions: list[Lookup]) -> list[Answered]:
+    """The answers to questions, in their order; each with its outcome.  UpdateError: they could not be asked."""
+    try:
+        return resolve(configuration, questions)
+    except UnboundError as error:
+        raise UpdateError(str(error)) from None
 
 
 def _read_set(server: Server, owner: str, rdtype: int, timeout: float) -> RecordSet:
@@ -183,7 +240,10 @@ def _read_set(server: Server, owner: str, rdtype: int, timeout: float) -> Record
 def _ask(server: Server, name: str, rdtype: int, timeout: float) -> dns.message.Message:
     """An authoritative answer."""
     query = dns.message.make_query(f"{name}.", dns.rdatatype.RdataType(rdtype), want_dnssec=True, flags=0)
-    response = _exchange(server, query.to_wire(), query, timeout, udp=False)
+    try:
+        response = dns.message.from_wire(_exchange(server, query.to_wire(), timeout, udp=False))
+    except (dns.exception.DNSException, ValueError) as error:
+        raise UpdateError(f"{server}: its answer cannot be read ({type(error).__name__})") from None
     if not query.is_response(response):
         raise UpdateError(f"{server}: the response is to another question")
     rcode = response.rcode()
@@ -194,44 +254,39 @@ def _ask(server: Server, name: str, rdtype: int, timeout: float) -> dns.message.
     return response
 
 
-def _exchange(
-    server: Server, octets: bytes, message: dns.message.Message, timeout: float, udp: bool
-) -> dns.message.Message:
+def _exchange(server: Server, octets: bytes, timeout: float, udp: bool) -> bytes:
     """One message there, one back, within `timeout` seconds in all."""
-    expiration, where = time.time() + timeout, (str(server.address), server.port)
+    kind, end = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM, time.monotonic() + timeout
+    family = socket.AF_INET if server.address.version == 4 else socket.AF_INET6
     try:
-        if udp:
-            family = socket.AF_INET if server.address.version == 4 else socket.AF_INET6
-            with socket.socket(family, socket.SOCK_DGRAM) as sock:
-                sock.setblocking(False)
-                sock.connect(where)
-                sock.send(octets)
-                response, _, _ = dns.query.receive_udp(
-                    sock, None, expiration, keyring=message.keyring, request_mac=message.mac
-                )
-                assert isinstance(response, dns.message.Message)
-                return response
-        with closing(socket.create_connection(where, timeout)) as sock:
-            sock.setblocking(False)
-            dns.query.send_tcp(sock, octets, expiration)
-            return dns.query.receive_tcp(sock, expiration, keyring=message.keyring, request_mac=message.mac)[0]
-    except (TimeoutError, dns.exception.Timeout):
+        with socket.socket(family, kind) as sock:
+            sock.settimeout(timeout)
+            # A connected UDP socket takes datagrams from this server only.
+            sock.connect((str(server.address), server.port))
+            if udp:
+                sock.sendall(octets)
+                return sock.recv(65535)
+            # RFC 1035 s4.2.2: two octets of length come first.
+            sock.sendall(len(octets).to_bytes(2, "big") + octets)
+            return _read(sock, int.from_bytes(_read(sock, 2, end), "big"), end)
+    except TimeoutError:
         raise UpdateError(f"{server}: no answer within {timeout:g} s") from None
     except EOFError:
         raise UpdateError(f"{server}: closed the connection without an answer") from None
     except OSError as error:
         raise UpdateError(f"{server}: {error.strerror or error}") from None
-    except (dns.tsig.PeerError, dns.tsig.BadSignature, dns.tsig.BadTime, dns.message.UnknownTSIGKey):
-        raise
-    except (dns.exception.DNSException, ValueError) as error:
-        raise UpdateError(f"{server}: its answer cannot be read ({type(error).__name__})") from None
 
 
-def _resolve(configuration: Configuration, questions: list[Lookup]) -> list[Answered]:
-    try:
-        return resolve(configuration, questions)
-    except UnboundError as error:
-        raise UpdateError(str(error)) from None
+def _read(sock: socket.socket, size: int, end: float) -> bytes:
+    octets = b""
+    while len(octets) < size:
+        if (left := end - time.monotonic()) <= 0:
+            raise TimeoutError
+        sock.settimeout(left)
+        if not (more := sock.recv(size - len(octets))):
+            raise EOFError
+        octets += more
+    return octets
 
 
 def _tsig_fault(error: dns.tsig.PeerError, credential: Credential) -> str:
@@ -242,6 +297,14 @@ def _tsig_fault(error: dns.tsig.PeerError, credential: Credential) -> str:
     return f"it did not take {credential}'s signature ({type(error).__name__})"
 
 
+SOA, UPDATE = 6, 5
+AGAIN, LONGEST_PAUSE = 0.25, 5.0
+"""Seconds until a validator is asked again: at first, doubled each time, and at most."""
+
+PREREQUISITES = (dns.rcode.NXRRSET, dns.rcode.YXRRSET, dns.rcode.NXDOMAIN, dns.rcode.YXDOMAIN)
+"""RFC 2136 s3.2: a prerequisite does not hold."""
+
+NOT_KNOWN = "whether anything was changed is not known"
 NOT_PRIMARY = "is it the zone's primary server?"
 
 RCODES = {
@@ -250,7 +313,7 @@ RCODES = {
     "PowerDNS 4.7 fails so at keys in IPSECKEY that are not RSA: publish the fingerprint alone",
     dns.rcode.NOTIMP: "the server takes no updates; switch them on for {zone}, or say the primary with --server",
     dns.rcode.REFUSED: "{credential} may not change these records of {zone}; grant it the name and the types "
-    "A, AAAA, IPSECKEY and TLSA",
+    "A, AAAA, IPSECKEY and TLSA (PowerDNS says the same of a wrong secret and of a key it does not know)",
     dns.rcode.NOTAUTH: "the server is not the primary of {zone}, or does not know {credential}; "
     "say the primary with --server, and give the server the key",
     dns.rcode.NOTZONE: "a name is not in {zone}; say its zone with --zone",
@@ -258,7 +321,8 @@ RCODES = {
 """RFC 2136 s2.2: in plain words, with what would be right."""
 
 TSIG_FAULTS: dict[type[dns.tsig.PeerError], str] = {
-    dns.tsig.PeerBadKey: "BADKEY: it does not know {credential}; configure it there by just this name and algorithm",
+    dns.tsig.PeerBadKey: "BADKEY: it does not know {credential}, or, being Knot, does not let it change "
+    "these records; configure it there by just this name and algorithm, and for this owner and these types",
     dns.tsig.PeerBadSignature: "BADSIG: its secret for {credential} is another; copy the key file again",
     dns.tsig.PeerBadTime: "BADTIME: its clock and this host's are more than 5 minutes apart; set them right",
     dns.tsig.PeerBadTruncation: "BADTRUNC: it wants a longer MAC",

@@ -23,8 +23,8 @@ import dns.zonefile
 from hushwire.crypto.keys import PublicKey
 from hushwire.events import Answered, Outcome
 from hushwire.names.binding import AAAA, A
-from hushwire.names.ipseckey import IPSECKEY, BadKeyRecord, KeyRecord, read_record, write_record
-from hushwire.names.name import host_name
+from hushwire.names.ipseckey import IPSECKEY, MAX_TRIED, BadKeyRecord, KeyRecord, generic, read_record, write_record
+from hushwire.names.name import BadName, host_name
 from hushwire.names.tlsa import TLSA, BadTlsa, owner, read_fingerprint, write_fingerprint
 from hushwire.wire.address import IPAddress
 
@@ -45,10 +45,16 @@ class Record:
     owner: str
     """Canonical."""
     rdtype: int
+    """One of TYPES."""
     rdata: bytes
 
     def __str__(self) -> str:
-        return f"{self.owner}. {TYPES.get(self.rdtype, f'TYPE{self.rdtype}')} {_rdata(self).to_text()}"
+        try:
+            text = _rdata(self).to_text()
+        except dns.exception.DNSException:
+            # Read in an answer, it may hold anything.
+            text = generic(self.rdata)
+        return f"{self.owner}. {TYPES[self.rdtype]} {text}"
 
     @property
     def fingerprint(self) -> bytes | None:
@@ -138,19 +144,19 @@ def records_of(
         for address in dict.fromkeys(addresses)
     ]
     for number, public in enumerate(dict.fromkeys(keys), 1):
+        if number > MAX_TRIED:
+            raise Unpublishable(f"more than {MAX_TRIED} keys: peers look at no more")
         if whole:
             try:
                 records.append(Record(name, IPSECKEY, write_record(KeyRecord(10 * number, None, public))))
             except BadKeyRecord as bad:
                 raise Unpublishable(f"{bad}; publish its fingerprint alone, or make another key") from None
         if fingerprints:
-            records.append(Record(owner(name), TLSA, write_fingerprint(public.fingerprint)))
+            try:
+                records.append(Record(owner(name), TLSA, write_fingerprint(public.fingerprint)))
+            except BadName as bad:
+                raise Unpublishable(str(bad)) from None
     return tuple(records)
-
-
-def sets_of(name: str) -> tuple[tuple[str, int], ...]:
-    """Owner and type of every set that publishing a host reads, and may change."""
-    return ((name, A), (name, AAAA), (name, IPSECKEY), (owner(name), TLSA))
 
 
 def plan(zone: str, found: Iterable[RecordSet], wanted: Collection[Record], own: Own, ttl: int | None = None) -> Plan:
