@@ -34,6 +34,9 @@ TTL = 2
 INCEPTION, EXPIRATION = -3600, 86400
 """Seconds from now: the life of a signature."""
 
+clock = time.time
+"""The world's, which a test may set wrong."""
+
 MAX_CHAIN = 16
 """Aliases that are followed for one answer."""
 
@@ -53,10 +56,8 @@ class Key:
 
     def sign(self, rrset: RRset, signer: Name, inception: float = INCEPTION, expiration: float = EXPIRATION) -> RRset:
         """The signature over `rrset`, by the zone called `signer`; both times are seconds from now."""
-        now = time.time()
-        rrsig = dns.dnssec.sign(
-            rrset, self.private, signer, self.dnskey, inception=now + inception, expiration=now + expiration
-        )
+        since, until = clock() + inception, clock() + expiration
+        rrsig = dns.dnssec.sign(rrset, self.private, signer, self.dnskey, inception=since, expiration=until)
         return dns.rrset.from_rdata(rrset.name, rrset.ttl, rrsig)
 
 

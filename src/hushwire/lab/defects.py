@@ -187,6 +187,18 @@ def bare_wildcard(exchange: Exchange) -> None:
     _expand(exchange, prove=False)
 
 
+def claim_wildcard_above(exchange: Exchange) -> None:
+    """evil.example signs what is below it as *.example: fewer labels than its own name (CVE-2026-44690)."""
+    above = wildcard_of(exchange.zone.origin.parent())
+    stolen = rrset_of(above, exchange.rdtype, [STRANGER])
+
+    def as_wildcard(zone: Zone, key: Key, rrset: RRset) -> RRset:
+        return renamed(key.sign(stolen, zone.origin), exchange.name)
+
+    exchange.reply.answer[0] = renamed(stolen, exchange.name)
+    _resign(exchange, as_wildcard)
+
+
 # Row 32, and what a liar off the path would say.
 
 
@@ -201,6 +213,12 @@ def forge(exchange: Exchange) -> None:
 def set_ad(exchange: Exchange) -> None:
     """The resolver says that it has validated."""
     exchange.reply.flags |= dns.flags.AD
+
+
+def spoil_and_set_ad(exchange: Exchange) -> None:
+    """It says so of what does not verify."""
+    spoil(exchange)
+    set_ad(exchange)
 
 
 # Octets.
@@ -327,7 +345,7 @@ DEFECTS: dict[str, Defect] = {
     for defect in (
         drop, servfail, refused, strip_signatures, ignore_do, deny, deny_name, deny_by_another,
         spoil, expire, postdate, expire_soon, sign_by_parent, sign_by_sibling, sign_by_impostor, fewer_labels,
-        other_keys, replay_wildcard, bare_wildcard, forge, set_ad, cut, pad, loop, wrong_id, wrong_question,
-        empty_message, from_elsewhere, out_of_bailiwick,
+        claim_wildcard_above, other_keys, replay_wildcard, bare_wildcard, forge, set_ad, spoil_and_set_ad,
+        cut, pad, loop, wrong_id, wrong_question, empty_message, from_elsewhere, out_of_bailiwick,
     )
 }  # fmt: skip

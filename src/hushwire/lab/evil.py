@@ -31,7 +31,7 @@ from dns.name import Name
 from dns.rdatatype import RdataType
 
 from hushwire.crypto.keys import PublicKey
-from hushwire.lab.authority import TTL, Authority, absolute
+from hushwire.lab.authority import TTL, Authority, Zone, absolute
 from hushwire.lab.defects import DEFECTS, Defect, Exchange
 from hushwire.names.ipseckey import KeyRecord, generic, write_record
 from hushwire.wire.address import IPAddress
@@ -113,10 +113,10 @@ class EvilWorld(Publisher):
         if error is None and self._faults:
             raise self._faults[0]
 
-    def add_zone(self, origin: str, signed: bool = True, iterations: int | None = None) -> None:
+    def add_zone(self, origin: str, signed: bool = True, iterations: int | None = None) -> Zone:
         """A new zone, delegated from the closest one above; `iterations`: it has NSEC3 with so many."""
         with self._lock:
-            self._authority.add_zone(origin, signed, iterations)
+            return self._authority.add_zone(origin, signed, iterations)
 
     def set(self, name: str, by_type: Mapping[str, Sequence[str]], ttl: int = TTL) -> None:
         with self._lock:
