@@ -115,7 +115,7 @@ async def respond(sa: "IkeSA", message: Message) -> None:
     octets = signed_octets(agreed.request, agreed.nr, prf, keys.pi, idi.write())
     proof = await prove(entry, auth, octets, prf, _sent_key(message))
     sa.peer = entry
-    own = entry.own_identity or host.settings.identity
+    own = entry.own_identity or _asked_for(sa, message) or host.settings.identity
     identity = IDr(own.type, own.data)
     ours = signed_octets(agreed.response, agreed.ni, prf, keys.pr, identity.write())
     key = sa.proved_with = _own_key(sa, entry)
@@ -143,6 +143,8 @@ async def respond(sa: "IkeSA", message: Message) -> None:
             child, failure = None, str(error)
             payloads.append(Notify(error.notify if isinstance(error, Rejected) else NotifyType.NO_ADDITIONAL_SAS))
     sa.authenticate(proof)
+    # Whoever gets our response may send at once, and our answers must not leave in clear: first of all the policies.
+    host.outbox.append(report.Proved(sa))
     await Respond(payloads)
     sa.agreed = None
     host.outbox.append(report.Established(sa))
@@ -151,6 +153,13 @@ async def respond(sa: "IkeSA", message: Message) -> None:
         sa.children.activate_orphans()
     elif failure:
         host.outbox.append(report.ChildFailed(sa, failure))
+
+
+def _asked_for(sa: "IkeSA", message: Message) -> Identity | None:
+    """RFC 7296 s3.5: of our identities, the one that the initiator hopes for.  Where we are is one of them, too."""
+    hint = message.one(IDr)
+    here = Identity.address(sa.local.address)
+    return here if hint is not None and Identity.received(hint.type, hint.data) == here else None
 
 
 def _may_replace(sa: "IkeSA", others: Sequence["IkeSA"]) -> bool:

@@ -21,6 +21,13 @@ class AuthorizationWanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Proved:
+    """The initiator has proved who it is, and has yet to hear that we know."""
+
+    sa: "IkeSA"
+
+
+@dataclass(frozen=True, slots=True)
 class Established:
     """Both ends have proved who they are."""
 
@@ -67,4 +74,4 @@ class Closed:
     reason: str
 
 
-Report = AuthorizationWanted | Established | Replaced | ChildUp | ChildDown | ChildFailed | Closed
+Report = AuthorizationWanted | Proved | Established | Replaced | ChildUp | ChildDown | ChildFailed | Closed

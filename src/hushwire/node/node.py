@@ -392,6 +392,8 @@ class Node:
                 match item:
                     case report.AuthorizationWanted(_, identity, _):
                         self._authorization_wanted(item, identity, now)
+                    case report.Proved(sa):
+                        self._proved(sa, now)
                     case report.Established(sa):
                         level = ("level", str(telling.level(sa)))
                         self._tell("ike.established", sa, ("suite", str(sa.suite)), level)
@@ -444,14 +446,17 @@ class Node:
         else:
             self.ike.authorized(wanted.request, entry, now)
 
-    def _established(self, sa: IkeSA, now: Now) -> None:
-        """It has proved its key: policies may stand there.  What the DNS said before may have been taken back."""
+    def _proved(self, sa: IkeSA, now: Now) -> None:
+        """It has proved its key: policies may stand there."""
         peer = self._seeking.peer_of(sa)
-        if peer is None:
-            return
-        if peer.proved(sa.remote.address):
+        if peer is not None and peer.proved(sa.remote.address):
             self._policies.sync(peer, now)
-        self._check_standing(peer, sa, now)
+
+    def _established(self, sa: IkeSA, now: Now) -> None:
+        """What the DNS said when it began may have been taken back meanwhile."""
+        self._proved(sa, now)
+        if (peer := self._seeking.peer_of(sa)) is not None:
+            self._check_standing(peer, sa, now)
 
     def _child_up(self, sa: IkeSA, now: Now) -> None:
         peer = self._seeking.peer_of(sa)
