@@ -7,6 +7,7 @@ import click
 COMMANDS = {
     "run": "daemon", "check": "daemon",
     "status": "control", "connect": "control", "disconnect": "control", "rekey": "control",
+    "why": "why",
     "key": "key", "dns": "dns",
     "lab": "lab", "sim": "sim",
 }  # fmt: skip
@@ -16,6 +17,7 @@ SUMMARIES = {
     "run": "Protect this host's packets, as FILE says.",
     "check": "Say whether FILE would do, without starting.",
     "status": "Show who is there and how sure that is.",
+    "why": "Explain what becomes of packets to a name or an address.",
     "connect": "Look NAME up, set its policy, and make an SA now.",
     "disconnect": "Delete the SAs with NAME; its policy stays.",
     "rekey": "Replace the keys with NAME now.",

@@ -22,7 +22,7 @@ CONTROL = click.option(
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(control: Path, as_json: bool) -> None:
     """Show who is there and how sure that is."""
-    body = _ask(control, {"command": "status"})["body"]
+    body = command_to(control, {"command": "status"})["body"]
     if as_json:
         click.echo(json.dumps(body, indent=2))
     else:
@@ -36,7 +36,7 @@ def status(control: Path, as_json: bool) -> None:
 @CONTROL
 def connect(name: str, control: Path) -> None:
     """Look NAME up, set its policy, and make an SA now."""
-    click.echo(_ask(control, {"command": "connect", "name": name})["text"])
+    click.echo(command_to(control, {"command": "connect", "name": name})["text"])
 
 
 @click.command()
@@ -44,7 +44,7 @@ def connect(name: str, control: Path) -> None:
 @CONTROL
 def disconnect(name: str, control: Path) -> None:
     """Delete the SAs with NAME; its policy stays."""
-    click.echo(_ask(control, {"command": "disconnect", "name": name})["text"])
+    click.echo(command_to(control, {"command": "disconnect", "name": name})["text"])
 
 
 @click.command()
@@ -53,7 +53,7 @@ def disconnect(name: str, control: Path) -> None:
 @CONTROL
 def rekey(name: str, ike: bool, control: Path) -> None:
     """Replace the keys with NAME now."""
-    click.echo(_ask(control, {"command": "rekey", "name": name, "ike": ike})["text"])
+    click.echo(command_to(control, {"command": "rekey", "name": name, "ike": ike})["text"])
 
 
 def status_table(body: dict[str, Any]) -> Table:
@@ -73,7 +73,8 @@ def status_table(body: dict[str, Any]) -> Table:
     return table
 
 
-def _ask(control: Path, command: dict[str, object]) -> dict[str, Any]:
+def command_to(control: Path, command: dict[str, object]) -> dict[str, Any]:
+    """The daemon's answer; click.ClickException where there is none, or it is no."""
     try:
         answer = ask(control, command)
     except ControlError as error:

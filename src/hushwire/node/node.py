@@ -55,6 +55,7 @@ from hushwire.node.peers import Crowded, Peers, Secrets
 from hushwire.node.policies import Policies
 from hushwire.node.rulebook import refuses
 from hushwire.node.seeking import Seeking
+from hushwire.node.why import Explanation, Unclear
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
 from hushwire.timers import NEVER, Now
@@ -75,7 +76,7 @@ class Node:
         self._config = config
         self._plane = plane
         numbers = itertools.count(1)
-        number = numbers.__next__
+        self._number = number = numbers.__next__
         settings = Settings(
             Identity.fqdn(config.host.name),
             secrets.key,
@@ -105,6 +106,8 @@ class Node:
         """Peers who wait for us to have looked up their name."""
         self._remembered: dict[str, None] = {}
         """Names that have reached their level: it never sinks silently after that."""
+        self._explaining: dict[int, tuple[int, Explanation]] = {}
+        """By question, the command that it is for."""
         self._begun = False
 
     # --- the way in ---
@@ -149,8 +152,7 @@ class Node:
                 body = telling.status(self._config.host.name, self._plane, self.peers, self._seeking, now)
                 self._effects.append(Reply(request, True, body=json.dumps(body)))
             case Why(request, subject):
-                told = telling.why(subject, self.peers, self._seeking, now)
-                self._effects.append(Reply(request, True, body=json.dumps(told)))
+                self._why(request, subject)
         self._listen(now)
         for peer in self._captures.peers():
             self._answer_programs(peer, now)
@@ -221,6 +223,12 @@ class Node:
         self._effects += questions
 
     def _answered(self, event: Answered, now: Now) -> None:
+        if (why := self._explaining.pop(event.request, None)) is not None:
+            request, explanation = why
+            if explanation.answered(event):
+                told = explanation.told(self.peers, self._seeking, now)
+                self._effects.append(Reply(request, True, body=json.dumps(told)))
+            return
         peer = self._asking.pop(event.request, None)
         if peer is None or peer.lookup is None:
             return
@@ -519,6 +527,16 @@ class Node:
         for sa in sas:
             self.ike.rekey(sa, now, ike=ike)
         self._effects.append(Reply(request, bool(sas), f"{name}: rekeying" if sas else f"{name} is not connected"))
+
+    def _why(self, request: int, subject: str) -> None:
+        try:
+            explanation = Explanation.of(subject)
+        except Unclear as error:
+            self._effects.append(Reply(request, False, str(error)))
+            return
+        lookups = explanation.ask(self._number)
+        self._explaining |= {lookup.request: (request, explanation) for lookup in lookups}
+        self._effects += lookups
 
     def _sas_with(self, name: str) -> list[IkeSA]:
         peer = self.peers.by_name(name.rstrip(".").lower())

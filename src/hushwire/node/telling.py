@@ -1,4 +1,4 @@
-"""What `hushwire status` and `hushwire why` say, as JSON values."""
+"""What `hushwire status` says, as JSON values."""
 
 from hushwire.config import PlaneChoice
 from hushwire.ike.sa import IkeSA
@@ -69,9 +69,3 @@ def _sa_status(sa: IkeSA, now: Now) -> Told:
             for child in sa.children.values()
         ],
     }
-
-
-def why(subject: str, peers: Peers, seeking: Seeking, now: Now) -> Told:
-    """What is known of a name or an address, and what a packet to it would do now."""
-    found = peers.by_name(subject.rstrip(".").lower())
-    return {"subject": subject, "peer": peer_status(found, seeking, now) if found is not None else None}

@@ -1,0 +1,246 @@
+"""`hushwire why NAME|ADDRESS`: which rule, what the DNS says and by which chain, whose key, and what a packet would do.
+
+Everything is asked afresh, so that a name can be explained which nobody has used yet, and an answer that has changed.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from hushwire.config import Rule
+from hushwire.events import Answered, Lookup, Outcome
+from hushwire.names.binding import TYPE_NAMES, Binding, Unbound, bind, questions
+from hushwire.names.ipseckey import IPSECKEY, read_records
+from hushwire.names.name import BadName, host_name
+from hushwire.names.reverse import bind_address, reverse_name
+from hushwire.node.capture import judge
+from hushwire.node.peer import Peer
+from hushwire.node.peers import Peers
+from hushwire.node.rulebook import Rules, permits_clear, refuses
+from hushwire.node.seeking import Seeking
+from hushwire.node.telling import Told, level, peer_status
+from hushwire.policy.assurance import Assurance
+from hushwire.policy.sad import Direction
+from hushwire.policy.spd import Action, Policy
+from hushwire.timers import Now
+from hushwire.wire.address import IPAddress, address_from_octets
+
+DS = 43
+"""RR type (RFC 4034 s5): by it a parent vouches for a child's key."""
+SHOWN_RECORDS = 16
+
+
+class Unclear(Exception):
+    """The subject is neither a name nor an address; one line says so."""
+
+
+@dataclass(slots=True)
+class Explanation:
+    """One subject, and the answers about it as they come."""
+
+    subject: str
+    """A canonical name, or an address as text."""
+    address: IPAddress | None
+    name: str
+    """What the DNS is asked for: the subject, or the address's name in the reverse tree."""
+    open: dict[int, tuple[str, int]] = field(default_factory=dict)
+    """Questions under way, by request number."""
+    answers: dict[tuple[str, int], Answered] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, subject: str) -> "Explanation":
+        """Raises Unclear."""
+        try:
+            address = ip_address(subject.strip())
+            return cls(str(address), address, reverse_name(address))
+        except ValueError:
+            pass
+        try:
+            name = host_name(subject.strip())
+        except BadName as error:
+            raise Unclear(f"{error}; give a name or an address") from None
+        return cls(name, None, name)
+
+    def ask(self, number: Callable[[], int]) -> list[Lookup]:
+        """All questions at once: the records, and every DS from the top down to them."""
+        records = questions(self.name) if self.address is None else ((self.name, IPSECKEY),)
+        asked = [*((zone, DS) for zone in _zones(self.name)), *records]
+        self.open = {number(): question for question in asked}
+        return [Lookup(request, name, rdtype) for request, (name, rdtype) in self.open.items()]
+
+    def answered(self, event: Answered) -> bool:
+        """Take an answer; whether it was the last."""
+        self.answers[self.open.pop(event.request)] = event
+        return not self.open
+
+    def told(self, peers: Peers, seeking: Seeking, now: Now) -> Told:
+        """All of it, as a JSON value."""
+        found = self._bind(peers.own)
+        peer = peers.by_name(self.subject)
+        rules = peers.rulebook.for_address(self.address) if self.address else peers.rulebook.for_name(self.name)
+        addresses = [self.address] if self.address else list(found.addresses if isinstance(found, Binding) else ())
+        addresses += [told for told in (peer.standing if peer is not None else ()) if told not in addresses]
+        return {
+            "subject": self.subject,
+            "rule": _rule_told(peers.rulebook.groups, rules),
+            "dns": [_answer_told(self.answers[key]) for key in self.answers if key[1] != DS],
+            "chain": [_link_told(zone, self.answers[zone, DS]) for zone in _zones(self.name)],
+            "bound": _found_told(found),
+            "programs": _program_told(peer, rules, self.address, now),
+            "packets": [_packet_told(address, peers, seeking) for address in addresses],
+            "peer": peer_status(peer, seeking, now) if peer is not None and not peer.is_trap else None,
+        }
+
+    def _bind(self, own: tuple[IPAddress, ...]) -> Binding | Unbound:
+        try:
+            if self.address is not None:
+                return bind_address(self.address, self.answers[self.name, IPSECKEY], own)
+            a, aaaa, keys, *rest = (self.answers[question] for question in questions(self.name))
+            return bind(self.name, a, aaaa, keys, rest[0] if rest else None, own)
+        except Unbound as unbound:
+            return unbound
+
+
+def _zones(name: str) -> Iterator[str]:
+    """Every name above, and the name itself, where a zone might begin; the root is what is trusted."""
+    labels = name.split(".")
+    for count in range(1, len(labels) + 1):
+        yield ".".join(labels[-count:])
+
+
+def _rule_told(groups: list[Rules], rules: Rules | None) -> Told | None:
+    if rules is None:
+        return None
+    rule = rules[0]
+    return {
+        "number": next(n for n, group in enumerate(groups, 1) if _same(group[0], rule)),
+        "require": str(rule.require),
+        "below": "block" if refuses(rules) else rule.below.value,
+        "group": rule.group.value if rule.group is not None else None,
+        "start": rule.start.value,
+        "roams": rule.roams,
+        "addressing": rule.addressing.value,
+        "parts": [_part(each) for each in rules],
+    }
+
+
+def _same(one: Rule, made_out: Rule) -> bool:
+    if one.peer == made_out.peer:
+        return True
+    if isinstance(one.peer, str) or isinstance(made_out.peer, str):
+        pattern, name = one.peer, made_out.peer
+        if not isinstance(pattern, str) or not isinstance(name, str):
+            return False
+        return pattern == "*" or (pattern.startswith("*.") and name.endswith(pattern[1:]))
+    return one.many and made_out.peer.network_address in one.peer
+
+
+def _part(rule: Rule) -> str:
+    """The packets that one of the rules about a peer speaks of."""
+    words = [f"protocol {rule.protocol}" if rule.protocol else "everything"]
+    words += [f"our port {rule.local_port}"] if rule.local_port else []
+    words += [f"its port {rule.remote_port}"] if rule.remote_port else []
+    return ", ".join(words)
+
+
+def _answer_told(answer: Answered) -> Told:
+    return {
+        "name": answer.name,
+        "type": TYPE_NAMES.get(answer.rdtype, str(answer.rdtype)),
+        "outcome": answer.outcome.value,
+        "ttl": answer.ttl,
+        "canonical": answer.canonical or None,
+        "reason": answer.reason or None,
+        "records": list(_records(answer))[:SHOWN_RECORDS],
+    }
+
+
+def _records(answer: Answered) -> Iterator[str]:
+    if answer.rdtype == IPSECKEY:
+        records, skipped = read_records(answer.rdata)
+        for record in records:
+            gateway = f" by way of {record.gateway}" if record.gateway is not None else ""
+            yield f"{record.key.kind} {record.key.fingerprint.hex()}{gateway}"
+        yield from (f"not used: {reason}" for reason in skipped)
+        return
+    for rdata in answer.rdata:
+        try:
+            yield str(address_from_octets(rdata))
+        except ValueError:
+            yield rdata.hex()
+
+
+def _link_told(zone: str, answer: Answered) -> Told:
+    meaning = {
+        Outcome.SECURE: "its parent vouches for its key",
+        Outcome.DENIED: "no zone of its own, or one that its parent says is not signed",
+        Outcome.INSECURE: "below what is not signed",
+        Outcome.ERROR: "not known",
+    }[answer.outcome]
+    return {"zone": zone, "outcome": answer.outcome.value, "meaning": answer.reason or meaning}
+
+
+def _found_told(found: Binding | Unbound) -> Told:
+    if isinstance(found, Unbound):
+        return {"outcome": found.outcome.value, "reason": found.reason}
+    return {
+        "outcome": Outcome.SECURE.value,
+        "canonical": found.canonical,
+        "addresses": [str(address) for address in found.addresses],
+        "keys": [{"kind": str(key.kind), "fingerprint": key.fingerprint.hex()} for key in found.keys],
+        "fingerprints": [fingerprint.hex() for fingerprint in found.fingerprints],
+        "gateway": str(found.gateway) if found.gateway is not None else None,
+        "ignored": list(found.ignored),
+        "ttl": found.ttl,
+    }
+
+
+def _program_told(peer: Peer | None, rules: Rules | None, address: IPAddress | None, now: Now) -> str | None:
+    """What a program would get that asked the listener now."""
+    if address is not None:
+        return None
+    if rules is None or rules[0].require is Assurance.CLEAR:
+        return "whatever the DNS says: no rule wants its packets protected"
+    if refuses(rules):
+        return "SERVFAIL: a rule blocks it"
+    told = judge(peer, now.monotonic, now.monotonic, pending=False) if peer is not None else None
+    if told is None:
+        return "an answer as soon as the DNS and the peer have answered"
+    what = {
+        "pass": "whatever the DNS says",
+        "only": ", ".join(map(str, told.addresses)),
+        "refuse": f"SERVFAIL: {told.reason}",
+    }
+    return what[told.verdict.value]
+
+
+def _packet_told(address: IPAddress, peers: Peers, seeking: Seeking) -> Told:
+    """What a packet to an address would do now, as far as our own policies go."""
+    holder, policy = _governing(address, peers)
+    if holder is None or policy is None:
+        rules = peers.rulebook.for_address(address)
+        if rules is not None and (refuses(rules) or not permits_clear(rules)):
+            return {"to": str(address), "fate": "dropped", "because": "a rule about its address blocks it"}
+        return {"to": str(address), "fate": "in clear", "because": "no policy of ours speaks of it"}
+    because, sas = f"the policy of {holder.name}", [sa for sa in seeking.standing(holder) if sa.children]
+    if policy.action is Action.CLEAR:
+        fate, because = "in clear", f"{because}: {holder.last_failure or 'its rule permits that'}"
+    elif policy.action is Action.BLOCK:
+        fate = "dropped"
+    elif sas:
+        fate, because = f"protected, {max(level(sa) for sa in sas)}", f"{because}, and its SA with {sas[0].remote}"
+    else:
+        fate, because = "held", f"{because}, until there is an SA: {holder.last_failure or 'none was needed yet'}"
+    return {"to": str(address), "fate": fate, "because": because}
+
+
+def _governing(address: IPAddress, peers: Peers) -> tuple[Peer | None, Policy | None]:
+    """The policy that counts for what leaves to an address, and whose it is."""
+    found = [
+        (policy.priority, peer.reqid, peer, policy)
+        for peer in peers
+        for (selector, direction), policy in peer.policies.items()
+        if direction is Direction.OUT and address in selector.remote
+    ]
+    _, _, peer, policy = min(found, key=lambda each: each[:2], default=(0, 0, None, None))
+    return peer, policy
