@@ -108,7 +108,7 @@ def test_a_new_ike_sa_before_the_old_one_goes(standing: Any, name: str) -> None:
     published(pair, me)
     assert proved_by(pair, me) == {me.key.public.fingerprint}
     assert switch(pair, me) == 1
-    pair.wait(1)
+    pair.wait(3)
     assert old.state is State.CLOSED
     assert me.sa is not old
     assert proved_by(pair, me) == {NEW[name].public.fingerprint}
@@ -157,7 +157,7 @@ def test_all_child_sas_are_made_anew(several: Any, name: str) -> None:
     before = set(pair.alice.plane)
     published(pair, me)
     switch(pair, me)
-    pair.wait(2)
+    pair.wait(4)
     assert proved_by(pair, me) == {NEW[name].public.fingerprint}
     assert {child.selector.remote_port or child.selector.local_port for child in me.sa.children.values()} == set(PORTS)
     assert len(pair.alice.plane) == 6

@@ -43,7 +43,7 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
     sa.peer = entry
     agreed = await init.initiate(sa)
     host, keys, prf = sa.host, sa.keys, _prf(sa)
-    ours = entry.own_identity or host.settings.identity
+    ours = sa.known_as = sa.known_as or entry.own_identity or host.settings.identity
     identity = IDi(ours.type, ours.data)
     octets = signed_octets(agreed.request, agreed.nr, prf, keys.pi, identity.write())
     if sa.instead_of and not _may_replace(sa, host.peers.get(entry.identity, ())):
@@ -115,7 +115,7 @@ async def respond(sa: "IkeSA", message: Message) -> None:
     octets = signed_octets(agreed.request, agreed.nr, prf, keys.pi, idi.write())
     proof = await prove(entry, auth, octets, prf, _sent_key(message))
     sa.peer = entry
-    own = entry.own_identity or _asked_for(sa, message) or host.settings.identity
+    own = sa.known_as = entry.own_identity or _asked_for(sa, message) or host.settings.identity
     identity = IDr(own.type, own.data)
     ours = signed_octets(agreed.response, agreed.ni, prf, keys.pr, identity.write())
     key = sa.proved_with = _own_key(sa, entry)

@@ -71,28 +71,24 @@ class Children(dict[bytes, ChildSA]):
 
     def activate_orphans(self) -> None:
         """Have those take over that wait for one to go that is gone."""
-        for child in self.waiting():
+        for child in [child for child in self.waiting() if not self.must_wait(child)]:
             self._sa.start(partial(self._sa.host.exchanges.activate, self._sa, child))
 
-    def waiting(self, without: "IkeSA | None" = None) -> list[ChildSA]:
-        """Those whose outbound SA waits for nothing that is still there, but `without`."""
+    def waiting(self) -> list[ChildSA]:
+        """Those whose outbound SA waits, but not for another child of this IKE SA."""
         awaited = [child.successor for child in self.values()]
-        return [
-            child
-            for child in self.values()
-            if child.outbound_waits and child not in awaited and not self.must_wait(child, without)
-        ]
+        return [child for child in self.values() if child.outbound_waits and child not in awaited]
 
-    def must_wait(self, child: ChildSA, without: "IkeSA | None" = None) -> bool:
+    def must_wait(self, child: ChildSA) -> bool:
         """Whether we go on to send as before: this IKE SA is a new one of the peer's, and the old one still stands.
 
-        The peer cannot open what comes by the new one before it has our answer; to say so, it deletes the old one.
+        The peer cannot open what comes by the new one before it has our answer: its next request says so.
         """
         mine = self._sa
         if not mine.instead_of or mine.origin[1]:
             return False
         for sa in mine.host.peers.get(mine.peer.identity, ()) if mine.peer else ():
-            if sa not in (mine, without) and mine.instead_of in (sa.origin[0], sa.instead_of):
+            if sa is not mine and mine.instead_of in (sa.origin[0], sa.instead_of):
                 serving = sa.children.covering(child)
                 if serving is not None and not serving.outbound_waits:
                     return True
@@ -104,7 +100,7 @@ class Children(dict[bytes, ChildSA]):
         return min(serving, key=lambda mine: mine.outbound_waits, default=None)
 
     def mute(self) -> None:
-        """Send nothing through them any more; what still comes is taken until they are deleted."""
+        """Take the outbound SAs out of the plane."""
         for child in self.values():
             if not child.outbound_waits:
                 child.outbound_waits = True

@@ -11,7 +11,7 @@ from hushwire.crypto.kex import BadKeyExchange, KeyShare, generate
 from hushwire.ike import rekey_ike, report
 from hushwire.ike.child import ChildSA
 from hushwire.ike.errors import PeerMisbehaved, PeerRefused, PlaneRefused, Rejected
-from hushwire.ike.informational import activate, delete_child, disown, error_notify, let_go
+from hushwire.ike.informational import activate, activate_waiting, delete_child, disown, error_notify, let_go
 from hushwire.ike.negotiation import Wanted, answer_request, assemble, request_payloads, take_response
 from hushwire.ike.state import State
 from hushwire.ike.traps import Install, Request, Respond
@@ -146,6 +146,7 @@ async def respond(sa: "IkeSA", message: Message) -> None:
         raise Rejected(NotifyType.TEMPORARY_FAILURE, "this IKE SA is on its way out")
     # When both ends rekey the IKE SA at once, the peer speaks only in the one of the two that stays.
     sa.take_over()
+    await activate_waiting(sa)
     if offer.proposals[0].protocol == ProtocolID.IKE:
         await rekey_ike.respond(sa, message)
     else:

@@ -39,7 +39,6 @@ EXCHANGES = Exchanges(
     delete_ike=informational.delete_ike,
     activate=informational.activate,
     disown=informational.disown,
-    hand_over=reauth.hand_over,
     reauthenticate=reauth.go_on,
 )
 

@@ -36,7 +36,6 @@ class Exchanges:
     delete_ike: Callable[["IkeSA"], Exchange]
     activate: Callable[["IkeSA", "ChildSA"], Exchange]
     disown: Callable[["IkeSA", bytes], Exchange]
-    hand_over: Callable[["IkeSA"], Exchange]
     reauthenticate: Callable[["IkeSA"], None]
     """Begins other exchanges, each in its own IKE SA."""
 

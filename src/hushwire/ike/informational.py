@@ -47,7 +47,6 @@ async def delete_ike(sa: "IkeSA") -> None:
 async def respond(sa: "IkeSA", message: Message) -> None:
     deletes = [payload for payload in message.payloads if isinstance(payload, Delete)]
     if any(delete.protocol == ProtocolID.IKE for delete in deletes):
-        await sa.host.exchanges.hand_over(sa)
         await Respond([])
         if sa.successor is not None:
             # RFC 7296 s2.25.2: the peer has finished its rekey; ours, still under way, is forgotten.
@@ -62,8 +61,11 @@ async def respond(sa: "IkeSA", message: Message) -> None:
             # RFC 7296 s1.4.1: when both delete at once, neither answer names the SA again.
             gone.append(child.spi_in)
         await let_go(sa, child)
+    refused = message.notify(NotifyType.AUTHENTICATION_FAILED) is not None
+    if not refused:
+        await activate_waiting(sa)
     await Respond([Delete(ProtocolID.ESP, tuple(gone))] if gone else [])
-    if message.notify(NotifyType.AUTHENTICATION_FAILED) is not None:
+    if refused:
         # RFC 7296 s2.21.2: the initiator could not verify us, so for it there is no IKE SA.
         sa.close("the peer could not authenticate us")
 
@@ -76,7 +78,7 @@ async def let_go(sa: "IkeSA", child: ChildSA) -> None:
 
 async def activate(sa: "IkeSA", child: ChildSA | None) -> None:
     """Start to send through a Child SA that the peer's rekey made: it can open what comes (RFC 7296 s2.8)."""
-    if child is not None and child.outbound_waits and child.spi_in in sa.children and not sa.deleting:
+    if child is not None and child.outbound_waits and child.spi_in in sa.children and not sa.retiring:
         child.outbound_waits = False
         try:
             await Install((child.outbound,))
@@ -84,6 +86,12 @@ async def activate(sa: "IkeSA", child: ChildSA | None) -> None:
             # Half a Child SA is none (RFC 7296 s1.4.1): the next packet asks for another.
             sa.children.remove(child)
             sa.children.disown(child.spi_in)
+
+
+async def activate_waiting(sa: "IkeSA") -> None:
+    """The peer asks for something else: what it asked for before stands at its end."""
+    for child in sa.children.waiting():
+        await activate(sa, child)
 
 
 def error_notify(message: Message) -> Notify | None:

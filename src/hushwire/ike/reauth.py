@@ -1,19 +1,22 @@
 """Reauthentication: a new IKE SA from scratch, with all Child SAs, before the old one is deleted (RFC 7296 s2.8.3).
 
 It says in IKE_AUTH, in a private notify, which IKE SA it replaces.  A peer of the same code then takes the two for no
-crossing of first contacts, and sends the old way until the old one is deleted: so nothing reaches us before we can
+crossing of first contacts, and sends the old way until it has our next request: so nothing reaches us before we can
 open it.  RFC 7296 s3.10.1: any other peer passes over it.
 """
 
 from hushwire.ike import auth, create_child
-from hushwire.ike.informational import activate
+from hushwire.ike.informational import check_liveness
 from hushwire.ike.negotiation import Wanted
 from hushwire.ike.sa import IkeSA
 from hushwire.ike.state import State
 from hushwire.ike.traps import Authorize
+from hushwire.timers import NEVER
 
 FIRST_WAIT, LAST_WAIT = 5.0, 160.0
 """Seconds until an attempt is made again, doubled each time: the peer may have to see the new key in the DNS first."""
+LINGER = 1.0
+"""Seconds between the last packet that goes the old way and the old way's end: others may have overtaken it."""
 SOON = 1.0
 """Seconds until we look again whether something else is out of the way."""
 
@@ -49,7 +52,7 @@ def begin(old: IkeSA) -> None:
         return
     wanted = Wanted((child.selector,), child.mode)
     new = IkeSA(host, old.local, old.remote, initiator=True)
-    new.peer, new.instead_of = old.authenticated.entry, old.origin[0]
+    new.peer, new.known_as, new.instead_of = old.authenticated.entry, old.known_as, old.origin[0]
     host.sas[new.spi_i] = new
     new.start(lambda: _initiate(new, wanted))
 
@@ -62,27 +65,28 @@ async def _initiate(sa: IkeSA, wanted: Wanted) -> None:
 
 async def complete(sa: IkeSA) -> None:
     """Make what Child SAs are missing, and delete the IKE SAs that this one replaces."""
+    host = sa.host
     for old in _superseded(sa):
         for child in list(old.children.values()):
             if sa.children.covering(child) is None:
                 await create_child.create(sa, Wanted((child.selector,), child.mode), set(sa.children))
-        if sa.state is not State.ESTABLISHED or old.state is not State.ESTABLISHED or old.deleting:
-            continue
-        if old.children.busy or any(sa.children.covering(child) is None for child in old.children.values()):
-            sa.reauthenticate_later(FIRST_WAIT)
+        if old.muted_at == NEVER and _can_go(old, sa):
+            # Whatever we ask tells the peer that what it answered before stands here: it sends this way from now on.
+            await check_liveness(sa)
+            old.mute()
+        if old.muted_at + LINGER > host.now.monotonic or not _can_go(old, sa):
+            sa.reauthenticate_later(LINGER if old.muted_at != NEVER else FIRST_WAIT)
         else:
-            old.children.mute()
+            old.mute()
             old.delete()
+
+
+def _can_go(old: IkeSA, sa: IkeSA) -> bool:
+    """Whether `sa` serves all that `old` does."""
+    stand = sa.state is old.state is State.ESTABLISHED and not old.deleting and not old.children.busy
+    return stand and all(sa.children.covering(child) is not None for child in old.children.values())
 
 
 def _superseded(sa: IkeSA) -> list[IkeSA]:
     """The IKE SAs that stand and that `sa` is to replace."""
     return [old for old in sa.host.with_peer_of(sa) if sa.supersedes(old) and not old.deleting]
-
-
-async def hand_over(old: IkeSA) -> None:
-    """The peer deletes an IKE SA: what replaces it can open what we send, so we send there from now on."""
-    if old.successor is None:
-        for sa in old.host.with_peer_of(old):
-            for child in sa.children.waiting(without=old):
-                await activate(sa, child)

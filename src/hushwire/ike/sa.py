@@ -27,7 +27,7 @@ from hushwire.ike.running import Running
 from hushwire.ike.state import ANSWERED, TRANSITIONS, Input, State
 from hushwire.ike.traps import Authorize, InitRequest, Install, Listen, Request, Respond, Sign
 from hushwire.ike.window import LAST_MESSAGE_ID, Window
-from hushwire.policy.pad import PadEntry
+from hushwire.policy.pad import Identity, PadEntry
 from hushwire.policy.sad import SA, SAName
 from hushwire.timers import NEVER, Timers
 from hushwire.wire.address import Endpoint
@@ -78,8 +78,12 @@ class IkeSA:
         self.authenticated: Authenticated | None = None
         self.proved_with: PublicKey | None = None
         """The key that our own AUTH was made with; None: a shared key.  A rekey proves nothing anew and keeps it."""
+        self.known_as: Identity | None = None
+        """Who we have said we are, or mean to say."""
         self.instead_of = b""
         """The first of `origin` of the IKE SA that this one was made from scratch to replace (RFC 7296 s2.8.3)."""
+        self.muted_at = NEVER
+        """When we ceased to send through its children, since another serves all that they do; monotonic seconds."""
         self.attempts = 0
         """To have this one replaced so."""
         self.children = Children(self)
@@ -122,6 +126,13 @@ class IkeSA:
     def stale(self) -> bool:
         """Whether we proved ourselves with a key that is ours no more."""
         return self.proved_with is not None and self.proved_with != self.host.settings.key
+
+    @property
+    def retiring(self) -> bool:
+        """Whether nothing is to be sent through it any more: it is being deleted, or another has taken its place."""
+        return self.deleting or (
+            self.muted_at != NEVER and any(sa.supersedes(self) for sa in self.host.with_peer_of(self))
+        )
 
     def supersedes(self, other: "IkeSA") -> bool:
         """Whether it was made to replace another, or the same as that one, and is the one that stays."""
@@ -433,7 +444,8 @@ class IkeSA:
         """A new IKE SA with the same peer; whoever began the rekey is its original initiator (RFC 7296 s2.18)."""
         new = IkeSA(self.host, self.local, self.remote, initiator=initiator)
         new.nat, new.behind_nat, new.peer = self.nat, self.behind_nat, self.peer
-        new.proved_with, new.instead_of, new.attempts = self.proved_with, self.instead_of, self.attempts
+        new.proved_with, new.known_as = self.proved_with, self.known_as
+        new.instead_of, new.attempts = self.instead_of, self.attempts
         return new
 
     def first_contact(self) -> None:
@@ -499,6 +511,11 @@ class IkeSA:
         if not self.deleting and self.state in (State.ESTABLISHED, State.REKEYED):
             self.deleting = True
             self.start(lambda: self.host.exchanges.delete_ike(self))
+
+    def mute(self) -> None:
+        """Send nothing through it any more; what still comes is taken until it is deleted."""
+        self.muted_at = min(self.muted_at, self.host.now.monotonic)
+        self.children.mute()
 
     def reauthenticate_later(self, seconds: float) -> None:
         self._arm(Timer.REAUTHENTICATE, self.host.now.monotonic + seconds)
