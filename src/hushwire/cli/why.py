@@ -68,6 +68,7 @@ def _peer(peer: dict[str, Any] | None) -> Iterator[str]:
     if peer is None:
         return
     for sa in peer["ike"]:
-        yield f"sa       {sa['level']} with {sa['remote']}, {sa['age']:.0f} s old, proved by {sa['key'] or 'a shared key'}"
+        proof = sa["key"] or "a shared key"
+        yield f"sa       {sa['level']} with {sa['remote']}, {sa['age']:.0f} s old, proved by {proof}"
     if peer["last_failure"]:
         yield f"failed   {peer['last_failure']}"
