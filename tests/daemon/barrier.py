@@ -8,7 +8,7 @@ It says "done", and goes on holding the TUN until its input ends.
 import sys
 from ipaddress import ip_network
 
-from hushwire.daemon.planes import Barrier
+from hushwire.daemon.barrier import Barrier
 from hushwire.linux.route import Routes
 from hushwire.linux.tun import Tun
 from hushwire.policy.sad import Direction, Mode
@@ -34,9 +34,9 @@ def main() -> None:
                 if what == "raise":
                     mode = Mode.TRANSPORT if each.remote.prefixlen == each.remote.max_prefixlen else Mode.TUNNEL
                     ends = None if mode is Mode.TRANSPORT else (each.local[1], each.remote[1])
-                    barrier.raise_for(Policy(each, direction, Action.PROTECT, 500, 1, mode, ends), tun.index)
+                    barrier.raise_for(Policy(each, direction, Action.PROTECT, 500, 1, mode, ends))
                 else:
-                    barrier.lower_for(each, direction, tun.index)
+                    barrier.lower_for(each, direction)
         print("done", flush=True)
 
 

@@ -103,7 +103,7 @@ def test_each_holds_what_is_its_own(stage: Stage) -> None:
     plain = {"/dev/null", str(stage.at_alice.log), "unix", "anon_inode"}
     assert sockets(pids["hushwire:keeper"]) <= plain
     assert sockets(pids["hushwire:node"]) - plain == {"udp", "udp6"}
-    assert sockets(pids["hushwire:plane"]) - plain == {"udp", "udp6", "/dev/net/tun"}
+    assert sockets(pids["hushwire:plane"]) - plain == {"udp", "udp6", "raw", "raw6", "/dev/net/tun"}
     assert not sockets(pids["hushwire:resolv"]) & {"netlink", "packet", "raw", "raw6", "/dev/net/tun"}
     # Control: who holds it all is seen to.
     assert {"netlink", "udp", "udp6", "/dev/net/tun"} <= sockets(stage.at_alice.pid)

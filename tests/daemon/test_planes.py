@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hushwire.config import parse
-from hushwire.daemon.planes import NEIGHBOUR_DISCOVERY, base_policies
+from hushwire.daemon.barrier import NEIGHBOUR_DISCOVERY
+from hushwire.daemon.planes import base_policies
 from hushwire.lab.namespaces import Host, Topology, end
 from hushwire.policy.spd import Action
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from hushwire.config import Config
 from hushwire.config.model import Host
 from hushwire.daemon import planes
+from hushwire.daemon.barrier import MARK, Barrier
 from hushwire.daemon.channel import EFFECTS, EVENTS, Channel, ChannelClosed, pair
 from hushwire.daemon.plane import Worker
 from hushwire.linux.route import Routes
-from hushwire.linux.sockets import NAT_T_PORT, UdpSocket, shared_nat_t
+from hushwire.linux.sockets import NAT_T_PORT, UdpSocket, raw_socket, shared_nat_t
 from hushwire.linux.tun import Tun
 from hushwire.linux.xfrm import Xfrm
 
@@ -26,28 +27,33 @@ def kernel_plane() -> planes.Plane:
         OPEN.append(UdpSocket(version, NAT_T_PORT))
         OPEN[-1].take_esp()
         OPEN[-1].bypass_xfrm()
-    return planes.KernelPlane()
+    return planes.KernelPlane(planes.Passing())
 
 
 def userspace_plane() -> planes.Plane:
-    sockets = [shared_nat_t(version, NAT_T_PORT, planes.MARK) for version in (4, 6)]
+    sockets = [shared_nat_t(version, NAT_T_PORT, MARK) for version in (4, 6)]
     OPEN.extend(sock for both in sockets for sock in both)
     for sock in OPEN:
         sock.bypass_xfrm()
     tun = Tun("hushwire%d", mtu=planes.TUN_MTU)
     with Routes() as routes:
         routes.change_link(tun.index, up=True)
-    barrier = planes.Barrier(tun, (500, NAT_T_PORT), ipv6=True)
+    barrier = Barrier(tun, (500, NAT_T_PORT), ipv6=True)
     ours, theirs = pair()
     if not os.fork():
         ours.close()
-        worker = Worker(tun.fileno(), [for_plane.socket for _, for_plane in sockets], Channel(theirs, EFFECTS))
+        worker = Worker(
+            tun.fileno(),
+            [for_plane.socket for _, for_plane in sockets],
+            Channel(theirs, EFFECTS),
+            raw=[raw_socket(version) for version in (4, 6)],
+        )
         try:
             worker.run()
         finally:
             os._exit(0)
     theirs.close()
-    return planes.UserspacePlane(tun, Channel(ours, EVENTS), barrier)
+    return planes.UserspacePlane(Channel(ours, EVENTS), barrier, planes.Passing())
 
 
 OPEN: list[UdpSocket] = []

@@ -25,7 +25,7 @@ from cryptography.hazmat.backends import default_backend
 
 from hushwire.config import Config, PlaneChoice
 from hushwire.crypto.keys import PublicKey
-from hushwire.daemon import control, keeper, keyfile, node, plane, planes, resolver
+from hushwire.daemon import barrier, control, keeper, keyfile, node, plane, planes, resolver
 from hushwire.daemon.channel import EFFECTS, EVENTS, Channel, ChannelClosed, ChannelError, pair, vocabulary
 from hushwire.daemon.entropy import SystemEntropy
 from hushwire.daemon.guard import Forbidden, Guard, Request
@@ -37,11 +37,10 @@ from hushwire.linux.kernel import esp_warning, has_esp
 from hushwire.linux.netlink import NetlinkError
 from hushwire.linux.route import AddressWatch, Routes
 from hushwire.linux.sandbox import Capability
-from hushwire.linux.sockets import UdpSocket, shared_nat_t
+from hushwire.linux.sockets import UdpSocket, raw_socket, shared_nat_t
 from hushwire.linux.tun import Tun
 from hushwire.linux.xfrm import Xfrm
 from hushwire.node import Node, Secrets
-from hushwire.policy.spd import Action
 from hushwire.timers import Now
 
 START_LIMIT = 15.0
@@ -74,7 +73,9 @@ class Descriptors:
     esp: list[UdpSocket]
     """For the plane worker: port 4500; empty with the kernel plane."""
     tun: Tun | None
-    barrier: planes.Barrier | None
+    raw: list[socket.socket]
+    """For the plane worker: to send in clear what it held."""
+    barrier: barrier.Barrier | None
     control: socket.socket
 
 
@@ -113,6 +114,7 @@ class Parent:
         # An IKE SA that ends leaves some cycles, a few hundred objects: no reason to look for them at every turn.
         gc.set_threshold(50_000, 10, 10)
         self._guard = Guard(config)
+        self._passing = planes.Passing()
 
     def run(self) -> None:
         """Serve until told to stop.  Raises CannotStart if the first children could not begin."""
@@ -130,7 +132,6 @@ class Parent:
 
     def _install_policies(self) -> None:
         """Those that stand whoever the peers are; what an earlier run left stays (DESIGN.md law 1)."""
-        barrier, tun = self._open.barrier, self._open.tun
         try:
             with Xfrm() as xfrm:
                 for policy in planes.found_policies(xfrm):
@@ -138,8 +139,8 @@ class Parent:
                 for name in planes.found_sas(xfrm):
                     xfrm.delete_sa(name)
                 for policy in planes.base_policies(self._config):
-                    if barrier and tun and policy.action is Action.BLOCK and policy.selector.remote.version == 6:
-                        barrier.raise_for(policy, tun.index)
+                    if self._open.barrier is not None:
+                        self._open.barrier.lay(policy)
                     else:
                         xfrm.install_policy(policy)
         except (OSError, NetlinkError) as error:
@@ -177,7 +178,8 @@ class Parent:
         host = self._config.host
         ike: list[UdpSocket] = []
         esp: list[UdpSocket] = []
-        tun = barrier = None
+        raw: list[socket.socket] = []
+        tun = stands = None
         try:
             ipv6 = Path("/proc/net/if_inet6").exists()
             for version in (4, 6) if ipv6 else (4,):
@@ -185,10 +187,11 @@ class Parent:
                     ike += [UdpSocket(version, host.port), UdpSocket(version, host.nat_port)]
                     ike[-1].take_esp()
                 else:
-                    ike.append(UdpSocket(version, host.port, mark=planes.MARK))
-                    for_node, for_plane = shared_nat_t(version, host.nat_port, planes.MARK)
+                    ike.append(UdpSocket(version, host.port, mark=barrier.MARK))
+                    for_node, for_plane = shared_nat_t(version, host.nat_port, barrier.MARK)
                     ike.append(for_node)
                     esp.append(for_plane)
+                    raw.append(raw_socket(version))
             for sock in ike + esp:
                 sock.bypass_xfrm()
             listener = control.listen(Path(host.control))
@@ -196,10 +199,10 @@ class Parent:
                 tun = Tun("hushwire%d", mtu=planes.TUN_MTU)
                 with Routes() as routes:
                     routes.change_link(tun.index, up=True, queue=planes.TUN_QUEUE)
-                barrier = planes.Barrier(tun, (host.port, host.nat_port), ipv6=ipv6)
+                stands = barrier.Barrier(tun, (host.port, host.nat_port), ipv6=ipv6)
         except (OSError, NetlinkError, control.SocketInUse) as error:
             raise CannotStart(_said(error)) from None
-        return Descriptors(ike, esp, tun, barrier, listener)
+        return Descriptors(ike, esp, tun, raw, stands, listener)
 
     def _keep_first_packets(self) -> None:
         """Have the kernel hold the packet that raises an Acquire, and raise another soon if nobody acted on it."""
@@ -273,24 +276,24 @@ class Parent:
     def _start_plane(self, children: Children) -> tuple[planes.Plane, socket.socket | None]:
         """The plane, and the node's end of the channel by which a worker tells its news."""
         if self._open.tun is None or self._open.barrier is None:
-            return planes.KernelPlane(), None
-        tun, sockets = self._open.tun, [sock.socket for sock in self._open.esp]
+            return planes.KernelPlane(self._passing), None
+        tun, raw, sockets = self._open.tun, self._open.raw, [sock.socket for sock in self._open.esp]
         parent_plane, plane_parent = pair()
         node_plane, plane_node = pair()
         children.sockets.append(parent_plane)
 
         def carry() -> None:
-            worker = plane.Worker(tun.fileno(), sockets, Channel(plane_parent, EFFECTS), Channel(plane_node, {}))
+            worker = plane.Worker(tun.fileno(), sockets, Channel(plane_parent, EFFECTS), Channel(plane_node, {}), raw)
             self._confine("plane", False)
             with contextlib.suppress(ChannelClosed):
                 worker.run()
             for cause, count in sorted((worker.plane.counters + worker.lost).items()):
                 Log("plane").line(f"dropped {count}: {cause}")
 
-        self._fork(children, "plane", carry, [plane_parent, plane_node, *sockets], [tun.fileno()])
+        self._fork(children, "plane", carry, [plane_parent, plane_node, *sockets, *raw], [tun.fileno()])
         plane_parent.close()
         plane_node.close()
-        return planes.UserspacePlane(tun, Channel(parent_plane, EVENTS), self._open.barrier), node_plane
+        return planes.UserspacePlane(Channel(parent_plane, EVENTS), self._open.barrier, self._passing), node_plane
 
     def _fork(
         self,
@@ -362,7 +365,7 @@ class Parent:
                     if self._stopping and end == float("inf"):
                         end = time.monotonic() + STOP_LIMIT
                         to_node.send(Stop())
-                    for descriptor, _ in poll.poll(0.1 if self._stopping else None):
+                    for descriptor, _ in poll.poll(0.1 if self._stopping else driven.refresh()):
                         match sources[descriptor]:
                             case "node":
                                 self._from_node(to_node, driven, guard, to_keeper)
@@ -379,7 +382,7 @@ class Parent:
                     if self._stopping and not guard.sas:
                         return
             finally:
-                driven.end(guard.sas)
+                driven.end(guard.sas, stopping=self._stopping)
                 guard.forget_sas()
 
     def _from_node(self, to_node: Channel, driven: planes.Plane, guard: Guard, to_keeper: Channel) -> None:

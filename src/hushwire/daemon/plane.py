@@ -18,7 +18,10 @@ from ipaddress import ip_address
 from hushwire.daemon.channel import Channel, ChannelClosed
 from hushwire.daemon.entropy import SystemEntropy
 from hushwire.esp.batch import LARGEST, Buffer, Opener, Sealer
+from hushwire.esp.packet import read_packet
 from hushwire.esp.plane import Bypass, Output, Plane, Transmit
+from hushwire.linux.sockets import send_raw
+from hushwire.policy.sad import Direction
 from hushwire.timers import NEVER, Now
 from hushwire.wire.address import Endpoint
 
@@ -51,9 +54,15 @@ class Worker:
     """One plane and its descriptors."""
 
     def __init__(
-        self, tun: int, sockets: Sequence[socket.socket], channel: Channel, news: Channel | None = None
+        self,
+        tun: int,
+        sockets: Sequence[socket.socket],
+        channel: Channel,
+        news: Channel | None = None,
+        raw: Sequence[socket.socket] = (),
     ) -> None:
-        """Requests come over `channel`; what there is to tell goes out by `news`, or the same way back."""
+        """Requests come over `channel`; what there is to tell goes out by `news`, or the same way back.  What was held
+        and may go in clear leaves by `raw`, which bear no mark: the kernel has its own say."""
         self.plane = Plane(SystemEntropy())
         self.lost: Counter[str] = Counter()
         """What the system would not take, by error."""
@@ -61,6 +70,7 @@ class Worker:
         self._channel = channel
         self._news = news or channel
         self._sockets = {sock.family: sock for sock in sockets}
+        self._raw = {sock.family: sock for sock in raw}
         self._tun = tun
         os.set_blocking(tun, False)
         # The kernel cuts and sums what goes out: see esp.batch.
@@ -187,13 +197,23 @@ class Worker:
             match output:
                 case Transmit(local, remote, data):
                     self._send(local, remote, data, len(data))
-                case Bypass():
-                    # The parent routes here only what must not go in clear; the policy has changed since.
-                    self.lost["clear by policy"] += 1
+                case Bypass(packet):
+                    self._bypass(packet)
                 case _:
                     reports.append(output)
         if reports:
             self._news.send(*reports)
+
+    def _bypass(self, packet: bytes) -> None:
+        flow = read_packet(packet).flow(Direction.OUT)
+        sock = self._raw.get(socket.AF_INET if flow.remote.version == 4 else socket.AF_INET6)
+        if sock is None:
+            self.lost["clear by policy"] += 1
+            return
+        try:
+            send_raw(sock, flow.local, flow.remote, packet)
+        except OSError as error:
+            self._lose(error)
 
     def _lose(self, error: OSError) -> None:
         self.lost[error.strerror or str(error)] += 1

@@ -21,6 +21,8 @@ from hushwire.esp.spd import SPD
 from hushwire.esp.transform import HEADER, BadFrame, Unsupported
 from hushwire.events import (
     Acquire,
+    Count,
+    Counted,
     DeletePolicy,
     DeleteSA,
     Expire,
@@ -31,7 +33,7 @@ from hushwire.events import (
     Refused,
 )  # fmt: skip
 from hushwire.policy.sad import SA, Direction, SAName
-from hushwire.policy.selector import Flow
+from hushwire.policy.selector import Flow, Selector
 from hushwire.policy.spd import Action, Policy
 from hushwire.timers import NEVER, Now
 from hushwire.wire.address import Endpoint
@@ -63,8 +65,8 @@ class Bypass:
     packet: bytes
 
 
-Request = InstallSA | DeleteSA | InstallPolicy | DeletePolicy
-Report = Acquire | Expire | Mapping | Installed | Refused
+Request = InstallSA | DeleteSA | InstallPolicy | DeletePolicy | Count
+Report = Acquire | Expire | Mapping | Installed | Refused | Counted
 Output = Transmit | Deliver | Bypass | Report
 
 
@@ -132,11 +134,16 @@ class Plane:
         self._hold = Hold()
         self._ends: list[tuple[float, int, Outbound | Inbound]] = []
         self._ends_pushed = 0
+        self._lapses: dict[tuple[Direction, Selector], float] = {}
+        """When policies that do not live for ever end.  The next one is found by the heap, in which are older words."""
+        self._next_lapses: list[tuple[float, int, Direction, Selector]] = []
 
     # --- Requests ---------------------------------------------------------------------------------------------------
 
     def install(self, request: Request, now: Now) -> list[Output]:
         """Do what a request asks; packets that were waiting for it come out."""
+        if isinstance(request, Count):
+            return [Counted(request.request, sum(map(self._packets, request.sas)))]
         self.routes.clear()
         self.admitted.clear()
         match request:
@@ -157,9 +164,11 @@ class Plane:
                 return []
             case InstallPolicy(number, policy):
                 self._policies[policy.direction].install(policy)
+                self._await_lapse(policy, now)
                 waiting = self._release_changed()
             case DeletePolicy(selector, direction):
                 self._policies[direction].delete(selector)
+                self._lapses.pop((direction, selector), None)
                 return [output for packet in self._release_changed() for output in self.outbound(packet, now)]
         outputs: list[Output] = [Installed(number)]
         for packet in waiting:
@@ -230,14 +239,21 @@ class Plane:
         find = self._policies[Direction.OUT].find
         return self._hold.release(lambda held: find(held.acquire.flow) != held.policy)
 
+    def _packets(self, name: SAName) -> int:
+        outbound, inbound = self._outbound.get(name), self._inbound.get(name.spi)
+        carried = inbound.packets if inbound is not None and inbound.name == name else 0
+        return carried + (outbound.packets if outbound is not None else 0)
+
     # --- Time -------------------------------------------------------------------------------------------------------
 
     def deadline(self) -> float:
         """When to call timeout: monotonic time, NEVER if nothing is waited for."""
-        return min(self._ends[0][0] if self._ends else NEVER, self._hold.deadline())
+        ends = self._ends[0][0] if self._ends else NEVER
+        lapses = self._next_lapses[0][0] if self._next_lapses else NEVER
+        return min(ends, lapses, self._hold.deadline())
 
     def timeout(self, now: Now) -> list[Output]:
-        """Let lifetimes end, and packets that waited too long go."""
+        """Let lifetimes of SAs and policies end, and packets that waited too long go."""
         outputs: list[Output] = []
         while self._ends and self._ends[0][0] <= now.monotonic:
             state = heappop(self._ends)[2]
@@ -245,8 +261,20 @@ class Plane:
                 self._grow(state, now, outputs)
                 if state.age is not Age.HARD:
                     self._await_end(state)
+        while self._next_lapses and self._next_lapses[0][0] <= now.monotonic:
+            when, _, direction, selector = heappop(self._next_lapses)
+            if self._lapses.get((direction, selector)) == when:
+                outputs += self.install(DeletePolicy(selector, direction), now)
         self.counters[Cause.ACQUIRE] += len(self._hold.release(lambda held: held.until <= now.monotonic))
         return outputs
+
+    def _await_lapse(self, policy: Policy, now: Now) -> None:
+        if not policy.lifetime:
+            self._lapses.pop((policy.direction, policy.selector), None)
+            return
+        when = self._lapses[policy.direction, policy.selector] = now.monotonic + policy.lifetime
+        self._ends_pushed += 1
+        heappush(self._next_lapses, (when, self._ends_pushed, policy.direction, policy.selector))
 
     def _await_end(self, state: Outbound | Inbound) -> None:
         when = state.deadline()
@@ -347,7 +375,7 @@ class Plane:
             return self._drop(Cause.IN_HEADER)
         if policy is None:
             return self._drop(Cause.IN_NO_POLICY)
-        if policy.action is Action.PROTECT:
+        if policy.action is Action.PROTECT and not policy.admits_clear:
             return self._drop(Cause.IN_TEMPLATE)
         if policy.action is Action.BLOCK:
             return self._drop(Cause.IN_BLOCK)

@@ -32,6 +32,10 @@ class SPD:
             if not row and row is not self._wide:
                 del self._hosts[selector.remote.network_address]
 
+    def at(self, selector: Selector) -> Policy | None:
+        """The policy with exactly this selector."""
+        return self._policies.get(selector)
+
     def find(self, flow: Flow) -> Policy | None:
         """The policy that decides about `flow`; of equal priority, the one installed first."""
         best: Policy | None = None

@@ -8,13 +8,16 @@ from typing import Any
 import cffi
 
 LIBRARY = "libnftables.so.1"
+OUTPUT_TERSE = 1 << 11
 
 DECLARATIONS = """
 struct nft_ctx *nft_ctx_new(uint32_t flags);
 void nft_ctx_free(struct nft_ctx *ctx);
 int nft_ctx_buffer_error(struct nft_ctx *ctx);
 int nft_ctx_buffer_output(struct nft_ctx *ctx);
+void nft_ctx_output_set_flags(struct nft_ctx *ctx, unsigned int flags);
 const char *nft_ctx_get_error_buffer(struct nft_ctx *ctx);
+const char *nft_ctx_get_output_buffer(struct nft_ctx *ctx);
 int nft_run_cmd_from_buffer(struct nft_ctx *ctx, const char *buf);
 """
 
@@ -33,15 +36,20 @@ class Nft:
             raise NftError("libnftables: no memory for a context")
         self._library.nft_ctx_buffer_error(self._context)
         self._library.nft_ctx_buffer_output(self._context)
+        self._library.nft_ctx_output_set_flags(self._context, OUTPUT_TERSE)
 
-    def run(self, *commands: str) -> None:
-        """Commands in nft's own language, all or none."""
+    def run(self, *commands: str) -> str:
+        """Commands in nft's own language, all or none; and what they print, without the elements of sets."""
         if self._library.nft_run_cmd_from_buffer(self._context, "\n".join(commands).encode()):
-            said = self._ffi.string(self._library.nft_ctx_get_error_buffer(self._context)).decode(errors="replace")
+            said = self._text(self._library.nft_ctx_get_error_buffer(self._context))
             raise NftError("packet filter: " + " ".join(said.split()))
+        return self._text(self._library.nft_ctx_get_output_buffer(self._context))
 
     def close(self) -> None:
         self._library.nft_ctx_free(self._context)
+
+    def _text(self, buffer: Any) -> str:
+        return str(self._ffi.string(buffer).decode(errors="replace"))
 
 
 def _load() -> tuple[Any, Any]:

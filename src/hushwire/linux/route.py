@@ -52,6 +52,8 @@ class Route:
     """Path MTU in octets that TCP and datagrams keep to; 0: the device's."""
     blackhole: bool = False
     """Drop silently what goes there, rather than route it."""
+    throw: bool = False
+    """Look on in the tables that the rules name next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,22 @@ class Rule:
     """4 or 6."""
     priority: int
     """Rules are read in rising order."""
-    table: int
+    table: int = 0
     mark: int = 0
     """Packets whose mark, under the mask, is this (SO_MARK).  With mask 0: all."""
     mask: int = 0
     inverted: bool = False
     """Packets that do not match."""
+    destination: IPNetwork | None = None
+    """None: any."""
+    protocol: int = 0
+    """IANA number; 0: any."""
+    source_port: int = 0
+    """0: any."""
+    destination_port: int = 0
+    """0: any."""
+    goto: int = 0
+    """Rather than into a table, look on at the rule of this priority.  With neither, the rule does nothing."""
 
 
 class Routes:
@@ -156,6 +168,16 @@ class Routes:
             if refused.errno != errno.EEXIST:
                 raise
 
+    def delete_rules(self, version: int, priority: int) -> None:
+        """Delete all rules of a priority that hushwire made."""
+        # The kernel compares only what is given.
+        family = AF_INET if version == 4 else AF_INET6
+        body = RULE.pack(family, 0, 0, 0, 0, 0, 0)
+        body += attribute(FRA_PRIORITY, U32.pack(priority)) + attribute(FRA_PROTOCOL, bytes([PROTOCOL]))
+        with _unless_gone(errno.ENOENT):
+            for _ in range(MOST_RULES):
+                self._netlink.request(RTM_DELRULE, body, f"delete rules {priority}")
+
     def delete_rule(self, rule: Rule) -> None:
         """Delete a rule that hushwire made; it may be gone already."""
         with _unless_gone(errno.ENOENT):
@@ -207,11 +229,12 @@ def _read_address(message: Message) -> tuple[IPAddress, int]:
 
 
 def _write_route(route: Route) -> bytes:
+    kind = RTN_BLACKHOLE if route.blackhole else RTN_THROW if route.throw else RTN_UNICAST
     body = ROUTE.pack(
         _family(route.destination.network_address), route.destination.prefixlen, 0, 0,
         route.table if route.table < 256 else 0, PROTOCOL,
-        SCOPE_UNIVERSE if route.gateway or route.blackhole or route.destination.version == 6 else SCOPE_LINK,
-        RTN_BLACKHOLE if route.blackhole else RTN_UNICAST, 0,
+        SCOPE_LINK if kind == RTN_UNICAST and not route.gateway and route.destination.version == 4 else SCOPE_UNIVERSE,
+        kind, 0,
     )  # fmt: skip
     body += attribute(RTA_DST, route.destination.network_address.packed) + attribute(RTA_TABLE, U32.pack(route.table))
     if route.device:
@@ -230,7 +253,7 @@ def _write_route(route: Route) -> bytes:
 def _read_route(message: Message) -> Route | None:
     """A route, when hushwire made it."""
     family, bits, _, _, table, protocol, _, kind, _ = ROUTE.unpack_from(message.body)
-    if protocol != PROTOCOL or kind not in (RTN_UNICAST, RTN_BLACKHOLE):
+    if protocol != PROTOCOL or kind not in (RTN_UNICAST, RTN_BLACKHOLE, RTN_THROW):
         return None
     attributes = read_attributes(message.body[ROUTE.size :])
 
@@ -243,23 +266,36 @@ def _read_route(message: Message) -> Route | None:
     anywhere = bytes(4 if family == AF_INET else 16)
     return Route(
         destination=ip_network((attributes.get(RTA_DST, anywhere), bits)),
-        # IPv6 hangs its blackholes on the loopback device.
-        device=0 if kind == RTN_BLACKHOLE else number(RTA_OIF, attributes),
+        # IPv6 hangs what leads nowhere on the loopback device.
+        device=number(RTA_OIF, attributes) if kind == RTN_UNICAST else 0,
         gateway=address(RTA_GATEWAY),
         source=address(RTA_PREFSRC),
         table=number(RTA_TABLE, attributes, table),
         metric=number(RTA_PRIORITY, attributes),
         mtu=number(RTAX_MTU, read_attributes(attributes.get(RTA_METRICS, b""))),
         blackhole=kind == RTN_BLACKHOLE,
+        throw=kind == RTN_THROW,
     )
 
 
 def _write_rule(rule: Rule) -> bytes:
     family = AF_INET if rule.version == 4 else AF_INET6
     flags = FIB_RULE_INVERT if rule.inverted else 0
-    body = RULE.pack(family, 0, 0, 0, rule.table if rule.table < 256 else 0, FR_ACT_TO_TABLE, flags)
-    body += attribute(FRA_PRIORITY, U32.pack(rule.priority)) + attribute(FRA_TABLE, U32.pack(rule.table))
-    body += attribute(FRA_PROTOCOL, bytes([PROTOCOL]))
+    bits = rule.destination.prefixlen if rule.destination is not None else 0
+    action = FR_ACT_TO_TABLE if rule.table else FR_ACT_GOTO if rule.goto else FR_ACT_NOP
+    body = RULE.pack(family, bits, 0, 0, rule.table if rule.table < 256 else 0, action, flags)
+    body += attribute(FRA_PRIORITY, U32.pack(rule.priority)) + attribute(FRA_PROTOCOL, bytes([PROTOCOL]))
+    if rule.table:
+        body += attribute(FRA_TABLE, U32.pack(rule.table))
+    if rule.goto:
+        body += attribute(FRA_GOTO, U32.pack(rule.goto))
+    if rule.destination is not None and bits:
+        body += attribute(FRA_DST, rule.destination.network_address.packed)
+    if rule.protocol:
+        body += attribute(FRA_IP_PROTO, bytes([rule.protocol]))
+    for kind, port in ((FRA_SPORT_RANGE, rule.source_port), (FRA_DPORT_RANGE, rule.destination_port)):
+        if port:
+            body += attribute(kind, PORTS.pack(port, port))
     if rule.mask:
         body += attribute(FRA_FWMARK, U32.pack(rule.mark)) + attribute(FRA_FWMASK, U32.pack(rule.mask))
     return body
@@ -295,6 +331,8 @@ ROUTE = Struct("=B B B B B B B B I")
 RULE = Struct("=B B B B B 2x B I")
 """struct fib_rule_hdr: family, destination and source prefix lengths, TOS, table, action, flags."""
 U32 = Struct("=I")
+PORTS = Struct("=H H")
+"""struct fib_rule_port_range: first, last."""
 
 AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
 RTM_NEWLINK, RTM_GETLINK, RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 16, 18, 20, 21, 22
@@ -308,8 +346,11 @@ IFA_F_UNUSABLE = 0x08 | 0x40
 """Duplicate address detection failed, or is under way."""
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
 RTAX_MTU = 2
-RTN_UNICAST, RTN_BLACKHOLE = 1, 6
+RTN_UNICAST, RTN_BLACKHOLE, RTN_THROW = 1, 6, 9
 SCOPE_UNIVERSE, SCOPE_LINK = 0, 253
-FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_FWMASK, FRA_PROTOCOL = 6, 10, 15, 16, 21
-FR_ACT_TO_TABLE = 1
+FRA_DST, FRA_GOTO, FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_FWMASK, FRA_PROTOCOL = 1, 4, 6, 10, 15, 16, 21
+FRA_IP_PROTO, FRA_SPORT_RANGE, FRA_DPORT_RANGE = 22, 23, 24
+FR_ACT_TO_TABLE, FR_ACT_GOTO, FR_ACT_NOP = 1, 2, 3
+MOST_RULES = 1 << 12
+"""Deleted in one go."""
 FIB_RULE_INVERT = 2

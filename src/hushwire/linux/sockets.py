@@ -133,6 +133,22 @@ class UdpSocket:
         self.socket.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
 
 
+def raw_socket(version: int) -> socket.socket:
+    """To send whole IP packets, and receive nothing.  Needs CAP_NET_RAW.
+
+    The kernel judges them as it does any program's, but knows neither their protocol nor their ports.
+    """
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+    return sock
+
+
+def send_raw(sock: socket.socket, local: IPAddress, remote: IPAddress, packet: bytes) -> None:
+    """Send a whole IP packet between these addresses, the ones in its header.  OSError: the network, or a policy."""
+    sock.sendmsg([packet], [_source(local)], 0, (_host(remote), 0))
+
+
 def shared_nat_t(version: int, port: int = NAT_T_PORT, mark: int = 0) -> tuple[UdpSocket, UdpSocket]:
     """Two sockets on one port for the userspace plane: IKE comes to the first, everything else to the second.
 

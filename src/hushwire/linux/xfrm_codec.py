@@ -236,13 +236,14 @@ def write_policy(policy: Policy, direction: int, ifindex: int = 0) -> bytes:
     selector = write_selector(policy.selector, policy.direction, ifindex)
     action = POLICY_BLOCK if policy.action is Action.BLOCK else POLICY_ALLOW
     body = POLICY_INFO.pack(
-        selector, _write_lifetime(Lifetime()), bytes(USED.size), policy.priority, 0, direction, action, 0, 0
-    )
+        selector, _write_lifetime(Lifetime(0, policy.lifetime)), bytes(USED.size), policy.priority, 0, direction,
+        action, 0, 0,
+    )  # fmt: skip
     return body + (_write_template(policy) if policy.action is Action.PROTECT else b"")
 
 
 def _write_template(policy: Policy) -> bytes:
-    """Level required: what has no SA is held or dropped, never let through."""
+    """Level required: what has no SA is held or dropped, never let through; but for what a soft trap lets in."""
     if (policy.mode is Mode.TUNNEL) != (policy.tunnel is not None):
         raise ValueError(f"{policy.selector}: a policy in {policy.mode.value} mode with tunnel {policy.tunnel}")
     local, remote = policy.tunnel or (None, None)
@@ -252,32 +253,38 @@ def _write_template(policy: Policy) -> bytes:
         ATTR_TMPL,
         TEMPLATE.pack(
             write_address(destination), bytes(4), IPPROTO_ESP, family, write_address(source), policy.reqid,
-            MODES[policy.mode], 0, 0, ANY_ALGORITHM, ANY_ALGORITHM, ANY_ALGORITHM,
+            MODES[policy.mode], 0, policy.admits_clear, ANY_ALGORITHM, ANY_ALGORITHM, ANY_ALGORITHM,
         ),
     )  # fmt: skip
 
 
 def read_policy(body: bytes) -> tuple[Policy, int]:
     """The policy in a NEWPOLICY, and the index of its device (0: any)."""
-    octets, _, _, priority, _index, number, action, _, _ = POLICY_INFO.unpack_from(body)
+    octets, limits, _, priority, _index, number, action, _, _ = POLICY_INFO.unpack_from(body)
     if number not in (POLICY_IN, POLICY_OUT):
         raise Unspoken(f"policy of direction {number}")
     direction = Direction.OUT if number == POLICY_OUT else Direction.IN
     selector, ifindex = read_selector(octets, direction), read_ifindex(octets)
+    lifetime = _read_lifetime(limits).hard_seconds
     template = read_attributes(body[POLICY_INFO.size :]).get(ATTR_TMPL)
     if action == POLICY_BLOCK:
-        return Policy(selector, direction, Action.BLOCK, priority), ifindex
+        return Policy(selector, direction, Action.BLOCK, priority, lifetime=lifetime), ifindex
     if not template:
-        return Policy(selector, direction, Action.CLEAR, priority), ifindex
+        return Policy(selector, direction, Action.CLEAR, priority, lifetime=lifetime), ifindex
     destination, _, protocol, family, source, reqid, mode, _, optional, *_ = TEMPLATE.unpack_from(template)
-    if len(template) != TEMPLATE.size or protocol != IPPROTO_ESP or mode not in MODES.values() or optional:
+    if len(template) != TEMPLATE.size or protocol != IPPROTO_ESP or mode not in MODES.values():
         raise Unspoken(f"policy with templates other than one of ESP that is required: {selector}")
     tunnel = None
     if mode:
         ends = read_address(source, family), read_address(destination, family)
         tunnel = ends if direction is Direction.OUT else ends[::-1]
     mode = Mode.TUNNEL if mode else Mode.TRANSPORT
-    return Policy(selector, direction, Action.PROTECT, priority, reqid, mode, tunnel), ifindex
+    policy = Policy(
+        selector, direction, Action.PROTECT, priority, reqid, mode, tunnel, soft=bool(optional), lifetime=lifetime
+    )
+    if bool(optional) is not policy.admits_clear:
+        raise Unspoken(f"policy whose SA is optional: {selector}")
+    return policy, ifindex
 
 
 def write_policy_id(selector: Selector, direction: Direction, number: int, ifindex: int = 0) -> bytes:

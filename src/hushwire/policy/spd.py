@@ -38,3 +38,10 @@ class Policy:
     real: IPAddress | None = None
     """PROTECT only: the selector's remote address is a synthetic one, made up for a name; on the wire, and in the SA's
     selector, it is this (DESIGN.md law 2)."""
+
+    @property
+    def admits_clear(self) -> bool:
+        """Inbound, that clear packets pass as well as its SAs': of a soft trap for many, who have yet to prove
+        themselves.  A host that did has a narrower policy."""
+        many = self.selector.remote.num_addresses > 1 and self.mode is Mode.TRANSPORT
+        return self.soft and many and self.action is Action.PROTECT and self.direction is Direction.IN
