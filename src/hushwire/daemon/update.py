@@ -48,8 +48,8 @@ class Server:
     @classmethod
     def read(cls, text: str) -> "Server":
         """From ADDRESS or ADDRESS@PORT; or ValueError."""
-        address, _, port = text.partition("@")
-        if port and not (port.isdecimal() and 0 < int(port) < 65536):
+        address, at, port = text.partition("@")
+        if at and not (port.isdecimal() and 0 < int(port) < 65536):
             raise ValueError(f"{port!a} is no port")
         return cls(ip_address(address), int(port or 53))
 
