@@ -15,10 +15,10 @@ cd "$(dirname "$0")/.."
 demo_packages="python3-venv ca-certificates libunbound8 dns-root-data iproute2 iputils-ping ethtool kmod procps
     util-linux uidmap nftables knot knot-dnsutils curl"
 test_packages="linux-libc-dev user-mode-linux charon-systemd strongswan-swanctl libcharon-extra-plugins
-    libstrongswan-standard-plugins libstrongswan-extra-plugins openiked tshark tcpdump iperf3
+    libstrongswan-standard-plugins libstrongswan-extra-plugins openiked tshark tcpdump iperf3 openssh-server openssh-client
     bind9 bind9-utils bind9-dnsutils pdns-server pdns-backend-sqlite3 sqlite3"
 # The services in them.  They are only ever run by the tests, so they shall start neither now nor at the next boot.
-services="knot strongswan openiked named pdns"
+services="knot strongswan openiked ssh named pdns"
 
 policy=/usr/sbin/policy-rc.d
 policy_mark="# Written by hushwire's tools/bootstrap.sh while it installs; may be deleted."
