@@ -311,7 +311,7 @@ B64 = base64.b64encode(SECRET).decode()
 FORMS = {
     "bind": f'key "alice-key" {{\n\talgorithm hmac-sha256;\n\tsecret "{B64}";\n}};\n',
     "bind, bare": f"key alice-key. {{ secret {B64}; algorithm HMAC-SHA256.; }};",
-    "bind, comments": f'# key "x" {{}}\n// key\n/* key\n"y" {{}} */ key "alice-key" {{ algorithm hmac-sha256; secret {B64}; }};',
+    "comments": f'# key "x" {{}}\n// y\n/* key\n"y" {{}} */key alice-key {{ algorithm hmac-sha256; secret {B64}; }};',
     "one line": f"hmac-sha256:alice-key:{B64}\n",
     "keymgr": f"# hmac-sha256:alice-key:{B64}\nkey:\n  - id: alice-key\n    secret: {B64}\n",
 }
