@@ -1,0 +1,161 @@
+"""Stories: hosts with hushwire and any rules, over a relay that listens, with the programs that people use.
+
+Every program finds names by a resolv.conf of its own, and carries a canary there and another back.
+"""
+
+import itertools
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from hushwire.lab.dns import SignedWorld
+from hushwire.lab.hushwire import Hushwire
+from hushwire.lab.namespaces import Host, Topology
+from hushwire.lab.peer import eventually
+from hushwire.lab.relay import Relay
+from hushwire.lab.stage import CURL, WITH_RESOLVER
+
+LISTENER = "127.0.0.153"
+"""Where a host's own hushwire answers its programs."""
+
+
+class Story:
+    """A context manager: the hosts, the DNS and the relay.  Daemons are started by hire()."""
+
+    def __init__(self, *names: str, plane: str = "auto") -> None:
+        self.plane = plane
+        self._names = names or ("alice", "bob")
+        self._stack = ExitStack()
+        self._numbers = itertools.count(1)
+        self.daemons: dict[str, Hushwire] = {}
+
+    def __enter__(self) -> "Story":
+        try:
+            self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="hushwire-story-")))
+            self.topology = self._stack.enter_context(Topology((*self._names, "dns")))
+            self.relay = self._stack.enter_context(Relay(self.topology))
+            dns = self.topology["dns"]
+            self.world = self._stack.enter_context(SignedWorld(str(dns.v4), 53, prefix=dns.prefix))
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def __getitem__(self, name: str) -> Host:
+        return self.topology[name]
+
+    # --- hosts ---
+
+    def hire(self, name: str, rules: str, *, dns: str = "", start: bool = True, publish: bool = True) -> Hushwire:
+        """hushwire on a host, with these rules; `dns`: more of that table.  Its name is published with its key."""
+        host = self[name]
+        daemon = Hushwire(host, self.config(name, rules, dns))
+        self.daemons[name] = daemon
+        if publish:
+            self.world.publish(f"{name}.example", [host.v4, host.v6], [daemon.key.public])
+        if start:
+            self._stack.enter_context(daemon)
+        return daemon
+
+    def config(self, name: str, rules: str, dns: str = "") -> str:
+        return f"""
+[host]
+name = "{name}.example"
+key = "{{folder}}/host.key"
+control = "{{folder}}/control"
+state = "{{folder}}"
+plane = "{self.plane}"
+
+[dns]
+trust-anchor = "{self.world.anchor_path}"
+forward = ["{self.world.forward}"]
+{dns}
+{rules}"""
+
+    def log(self) -> str:
+        """What every daemon said, for a test that fails."""
+        return "".join(f"--- {name}\n{daemon.log.read_text()}" for name, daemon in self.daemons.items())
+
+    def peer(self, at: str, name: str) -> dict[str, object]:
+        """What a host's status says of a peer; empty: nothing."""
+        return next((peer for peer in self.daemons[at].status()["peers"] if peer["peer"] == name), {})
+
+    # --- programs ---
+
+    def canary(self) -> str:
+        """Sixteen hexadecimal digits that the relay looks for."""
+        octets = os.urandom(8).hex().encode()
+        return self.relay.watch(octets).decode()
+
+    def program(
+        self, host: Host, *command: str, server: str = LISTENER, timeout: float = 30
+    ) -> subprocess.CompletedProcess[str]:
+        """A program that finds names by `server`."""
+        file = self.folder / f"resolv.conf.{next(self._numbers)}"
+        file.write_text(f"nameserver {server}\noptions timeout:5 attempts:1\n")
+        return host.run("sh", "-c", WITH_RESOLVER, str(file), *command, check=False, timeout=timeout)
+
+    def serve_web(self, host: Host) -> Path:
+        """A web server; what is put into the folder can be fetched."""
+        folder = self.folder / f"pages-{host.name}"
+        folder.mkdir()
+        command = (sys.executable, "-m", "http.server", "--bind", "::", "--directory", str(folder), "80")
+        host.start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if not eventually(lambda: host.run(*CURL, "-o", "/dev/null", "http://127.0.0.1/", check=False).returncode == 0):
+            raise RuntimeError(f"the web server on {host.name} does not answer")
+        return folder
+
+    def curl(
+        self, host: Host, name: str, pages: Path, *, version: int = 4, server: str = LISTENER, limit: float = 15
+    ) -> tuple[bool, list[str]]:
+        """Whether curl got a fresh page by name, and the canaries that went there and back."""
+        asked, told = self.canary(), self.canary()
+        (pages / f"{asked}.html").write_text(told)
+        url = f"http://{f'[{name}]' if ':' in name else name}/{asked}.html"
+        done = self.program(
+            host, *CURL, f"-{version}", "--max-time", str(limit), "-H", f"Cookie: {asked}", url,
+            server=server, timeout=limit + 10,
+        )  # fmt: skip
+        return done.stdout == told, [asked, told]
+
+    def serve_ssh(self, host: Host) -> None:
+        """A secure shell, for a key that ssh() has."""
+        folder = self.folder / "ssh"
+        folder.mkdir()
+        for name in ("host", "user"):
+            host.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name))
+        (folder / "known").write_text(f"* {(folder / 'host.pub').read_text()}")
+        (folder / "sshd_config").write_text(
+            f"HostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\nStrictModes no\nUsePAM no\n"
+            "PermitRootLogin prohibit-password\nPidFile none\n"
+        )
+        start = f"mount -t tmpfs tmpfs /run && mkdir /run/sshd && exec /usr/sbin/sshd -D -e -f {folder}/sshd_config"
+        host.start("sh", "-c", start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if not eventually(lambda: "SSH-2.0" in host.run("sh", "-c", "ssh-keyscan 127.0.0.1 2>&1", check=False).stdout):
+            raise RuntimeError(f"sshd on {host.name} does not answer")
+
+    def ssh(self, host: Host, name: str, command: Sequence[str], *, server: str = LISTENER) -> str:
+        """What a command says on another host; empty: it was not reached."""
+        folder = self.folder / "ssh"
+        options: Mapping[str, object] = {
+            "UserKnownHostsFile": folder / "known", "IdentitiesOnly": "yes", "BatchMode": "yes", "ConnectTimeout": 10,
+        }  # fmt: skip
+        words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+        done = self.program(
+            host, "ssh", "-F", "none", "-i", str(folder / "user"), *words, f"root@{name}", shlex.join(command),
+            server=server,
+        )  # fmt: skip
+        return done.stdout
+
+    def seen(self, canaries: Sequence[str]) -> int:
+        """Frames in which the relay found any of these."""
+        report = self.relay.report()
+        return sum(report.seen(canary.encode()) for canary in canaries)
