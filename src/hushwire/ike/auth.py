@@ -76,6 +76,7 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
         raise
     sa.authenticate(proof)
     host.outbox.append(report.Established(sa))
+    sa.children.creating = True
     try:
         _raise_error(response)
         terms, _ = take_response(sa, response, wanted, spi_in, (agreed.ni, agreed.nr), with_ke=False)
@@ -86,6 +87,8 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
         host.outbox.append(report.ChildFailed(sa, str(failure)))
         if not isinstance(failure, PeerRefused):
             await disown(sa, spi_in)
+    finally:
+        sa.children.creating = False
 
 
 async def _prove_responder(sa: "IkeSA", entry: PadEntry, agreed: Agreed, response: Message) -> Authenticated:

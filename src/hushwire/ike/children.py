@@ -42,6 +42,9 @@ class Children(dict[bytes, ChildSA]):
         self[child.spi_in] = child
         self._sa.arm_children()
         self._sa.host.outbox.append(report.ChildUp(self._sa, child))
+        for sa in self._sa.host.with_peer_of(self._sa):
+            if sa.supersedes(self._sa):
+                sa.mute_superseded()
 
     def remove(self, child: ChildSA) -> None:
         """Take both directions out of the plane."""

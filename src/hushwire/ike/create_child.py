@@ -202,6 +202,9 @@ def _replaced(sa: "IkeSA", message: Message) -> ChildSA | None:
     if notify is None:
         return None
     child = next((child for child in sa.children.values() if child.spi_out == notify.spi), None)
+    if child is None and sa.children.creating:
+        # It may be what we are installing: the peer was quick (RFC 7296 s2.25).
+        raise Rejected(NotifyType.TEMPORARY_FAILURE, "a Child SA is being made")
     if notify.protocol != ProtocolID.ESP or child is None:
         raise Rejected(NotifyType.CHILD_SA_NOT_FOUND, "no such Child SA to rekey")
     if child.spi_in in sa.children.disowned or child.successor is not None:

@@ -92,6 +92,7 @@ async def activate_waiting(sa: "IkeSA") -> None:
     """The peer asks for something else: what it asked for before stands at its end."""
     for child in sa.children.waiting():
         await activate(sa, child)
+    sa.mute_superseded()
 
 
 def error_notify(message: Message) -> Notify | None:

@@ -25,7 +25,9 @@ def go_on(sa: IkeSA) -> None:
     """Have an IKE SA take the place of those that it replaces; or be replaced, if its own AUTH was with an old key."""
     if sa.state is not State.ESTABLISHED or sa.deleting:
         return
-    if sa.origin[1] and _superseded(sa):
+    if sa.predecessor is not None:
+        sa.reauthenticate_later(SOON)
+    elif sa.origin[1] and sa.superseded:
         sa.start(lambda: complete(sa))
     elif sa.stale:
         begin(sa)
@@ -37,7 +39,7 @@ def begin(old: IkeSA) -> None:
     assert old.authenticated is not None
     heirs = [sa for sa in host.sas.values() if sa.instead_of == old.origin[0]]
     moving = old.rekeying or old.successor is not None or old.predecessor is not None or old.children.busy
-    if moving or any(sa.established > now - host.settings.patience for sa in [*heirs, old] if _superseded(sa)):
+    if moving or any(sa.established > now - host.settings.patience for sa in [*heirs, old] if sa.superseded):
         # Its children are about to move, or it has yet to take those of another.
         old.reauthenticate_later(SOON)
         return
@@ -66,27 +68,15 @@ async def _initiate(sa: IkeSA, wanted: Wanted) -> None:
 async def complete(sa: IkeSA) -> None:
     """Make what Child SAs are missing, and delete the IKE SAs that this one replaces."""
     host = sa.host
-    for old in _superseded(sa):
+    for old in sa.superseded:
         for child in list(old.children.values()):
             if sa.children.covering(child) is None:
                 await create_child.create(sa, Wanted((child.selector,), child.mode), set(sa.children))
-        if old.muted_at == NEVER and _can_go(old, sa):
+        if sa.serves_all_of(old) and old.muted_at == NEVER:
             # Whatever we ask tells the peer that what it answered before stands here: it sends this way from now on.
             await check_liveness(sa)
-            old.mute()
-        if old.muted_at + LINGER > host.now.monotonic or not _can_go(old, sa):
-            sa.reauthenticate_later(LINGER if old.muted_at != NEVER else FIRST_WAIT)
-        else:
-            old.mute()
+        sa.mute_superseded()
+        if old.muted_at + LINGER <= host.now.monotonic and sa.serves_all_of(old) and not old.children.busy:
             old.delete()
-
-
-def _can_go(old: IkeSA, sa: IkeSA) -> bool:
-    """Whether `sa` serves all that `old` does."""
-    stand = sa.state is old.state is State.ESTABLISHED and not old.deleting and not old.children.busy
-    return stand and all(sa.children.covering(child) is not None for child in old.children.values())
-
-
-def _superseded(sa: IkeSA) -> list[IkeSA]:
-    """The IKE SAs that stand and that `sa` is to replace."""
-    return [old for old in sa.host.with_peer_of(sa) if sa.supersedes(old) and not old.deleting]
+        else:
+            sa.reauthenticate_later(LINGER if old.muted_at != NEVER else FIRST_WAIT)

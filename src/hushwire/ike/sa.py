@@ -142,6 +142,24 @@ class IkeSA:
             self.instead_of == other.instead_of and self.origin < other.origin
         )
 
+    @property
+    def superseded(self) -> list["IkeSA"]:
+        """Those that stand and that it is to replace."""
+        return [old for old in self.host.with_peer_of(self) if self.supersedes(old) and not old.deleting]
+
+    def serves_all_of(self, old: "IkeSA") -> bool:
+        """Whether nothing of ours would go unsent without another."""
+        if self.state is not State.ESTABLISHED:
+            return False
+        serving = [self.children.covering(child) for child in old.children.values()]
+        return all(child is not None and not child.outbound_waits for child in serving)
+
+    def mute_superseded(self) -> None:
+        """Send nothing any more through those that it replaces: they will be deleted, by whoever began this one."""
+        for old in self.superseded:
+            if self.serves_all_of(old):
+                old.mute()
+
     # --- exchanges ---
 
     def start(self, exchange: Callable[[], Exchange]) -> None:
@@ -436,8 +454,8 @@ class IkeSA:
             self._arm(Timer.KEEPALIVE, now + settings.keepalive)
         self._arm(Timer.REKEY, now + self.host.jitter(settings.ike_lifetime))
         self._arm(Timer.EXPIRE, now + 1.1 * settings.ike_lifetime)
-        if self.stale:
-            # The key was switched while the exchange was under way, or before the rekey.
+        if self.stale or self.instead_of:
+            # The key was switched while the exchange was under way, or before the rekey; or there is one to replace.
             self._arm(Timer.REAUTHENTICATE, now)
 
     def heir(self, *, initiator: bool) -> "IkeSA":
