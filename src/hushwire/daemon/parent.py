@@ -29,6 +29,7 @@ from hushwire.daemon import barrier, control, keeper, keyfile, node, plane, plan
 from hushwire.daemon.channel import EFFECTS, EVENTS, Channel, ChannelClosed, ChannelError, pair, vocabulary
 from hushwire.daemon.entropy import SystemEntropy
 from hushwire.daemon.guard import Forbidden, Guard, Request
+from hushwire.daemon.listener import open_sockets
 from hushwire.daemon.log import Log
 from hushwire.daemon.unbound import Configuration, UnboundError
 from hushwire.events import Notice, ReadKey, Refused, Stop
@@ -41,6 +42,7 @@ from hushwire.linux.sockets import UdpSocket, raw_socket, shared_nat_t
 from hushwire.linux.tun import Tun
 from hushwire.linux.xfrm import Xfrm
 from hushwire.node import Node, Secrets
+from hushwire.node.rulebook import Rulebook
 from hushwire.timers import Now
 
 START_LIMIT = 15.0
@@ -77,6 +79,8 @@ class Descriptors:
     """For the plane worker: to send in clear what it held."""
     barrier: barrier.Barrier | None
     control: socket.socket
+    listen: list[socket.socket]
+    """For the resolver: where programs ask for names."""
 
 
 @dataclass(slots=True)
@@ -194,6 +198,7 @@ class Parent:
                     raw.append(raw_socket(version))
             for sock in ike + esp:
                 sock.bypass_xfrm()
+            names = open_sockets(self._config.dns.listen)
             listener = control.listen(Path(host.control))
             if esp:
                 tun = Tun("hushwire%d", mtu=planes.TUN_MTU)
@@ -202,7 +207,7 @@ class Parent:
                 stands = barrier.Barrier(tun, (host.port, host.nat_port), ipv6=ipv6)
         except (OSError, NetlinkError, control.SocketInUse) as error:
             raise CannotStart(_said(error)) from None
-        return Descriptors(ike, esp, tun, raw, stands, listener)
+        return Descriptors(ike, esp, tun, raw, stands, listener, names)
 
     def _keep_first_packets(self) -> None:
         """Have the kernel hold the packet that raises an Acquire, and raise another soon if nobody acted on it."""
@@ -240,12 +245,13 @@ class Parent:
                 to_parent.send(keeper.Ready(b""))
 
             try:
-                resolver.main(Channel(resolver_node, EFFECTS), configuration, ready)
+                to_node = Channel(resolver_node, EFFECTS)
+                resolver.main(to_node, configuration, ready, self._open.listen, Rulebook(config.rules).speaks_of)
             except UnboundError as error:
                 to_parent.send(keeper.Unusable(str(error)))
 
         self._fork(children, "keeper", keep, [keeper_parent, keeper_node])
-        self._fork(children, "resolver", resolve, [resolver_parent, resolver_node])
+        self._fork(children, "resolver", resolve, [resolver_parent, resolver_node, *self._open.listen])
         ready = self._await_ready(parent_keeper, "keeper")
         to_keeper = Channel(parent_keeper, {})
         self._await_ready(parent_resolver, "resolver")
