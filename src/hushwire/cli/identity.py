@@ -45,15 +45,16 @@ def write_new(file: Path, pem: bytes) -> None:
 
 def write_whole(file: Path, text: str) -> None:
     """A file's text, replaced in one step."""
-    beside = file.with_name(f"{file.name}.{os.getpid()}")
+    part = file.with_name(f"{file.name}.part")
     try:
-        with beside.open("x") as opened:
+        # What an interrupted attempt left is written over; a link is not followed.
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+        with open(descriptor, "w", encoding="ascii") as opened:
             opened.write(text)
             opened.flush()
-            os.fsync(opened.fileno())
-        beside.replace(file)
+            os.fsync(descriptor)
+        part.replace(file)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise click.ClickException(f"{file}: {error.strerror}") from None
 
 

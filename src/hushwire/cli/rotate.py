@@ -220,10 +220,12 @@ class Rotation:
                 if read_public(self.new).fingerprint.hex() != rollover.new:
                     raise SwitchError(f"{self.new}: not the key that was published")
                 # A second name for the old file first, then the new one under its name: FILE is there at every moment.
-                beside = _beside(self.old, str(os.getpid()))
-                beside.unlink(missing_ok=True)
-                os.link(self.file, beside)
-                beside.replace(self.old)
+                part = _beside(self.old, "part")
+                part.unlink(missing_ok=True)
+                os.link(self.file, part)
+                part.replace(self.old)
+                # rename(2) leaves both names if they are of one file already, after an interruption.
+                part.unlink(missing_ok=True)
                 self.new.replace(self.file)
                 _sync(self.file.parent)
         except OSError as error:
