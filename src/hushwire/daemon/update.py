@@ -81,6 +81,8 @@ class Primary:
 
     def publish(self, plan: Plan) -> None:
         """Carry a plan out and see that it is published; or UpdateError."""
+        # A validator that cannot be had is found out now, while nothing has been done.
+        validated(self.configuration, [])
         if plan.changes:
             if self.credential is None:
                 raise UpdateError("there is no key to sign the update with; say --tsig or --sig0")
