@@ -43,7 +43,7 @@ def begin(old: IkeSA) -> None:
         # Its children are about to move, or it has yet to take those of another.
         old.reauthenticate_later(SOON)
         return
-    old.reauthenticate_later(min(LAST_WAIT, FIRST_WAIT * 2 ** min(old.attempts, 10)))
+    old.reauthenticate_later(_wait(old.attempts))
     if any(sa.state in (State.INITIAL, State.HALF_OPEN) or sa.origin[1] for sa in heirs):
         return
     old.attempts += 1
@@ -66,17 +66,28 @@ async def _initiate(sa: IkeSA, wanted: Wanted) -> None:
 
 
 async def complete(sa: IkeSA) -> None:
-    """Make what Child SAs are missing, and delete the IKE SAs that this one replaces."""
-    host = sa.host
+    """Make what Child SAs are missing, have both ends send by them, and delete the IKE SAs that this one replaces."""
+    for child in [child for old in sa.superseded for child in old.children.values()]:
+        if sa.children.covering(child) is None:
+            sa.proven_at = NEVER
+            await create_child.create(sa, Wanted((child.selector,), child.mode), set(sa.children))
+    if sa.proven_at == NEVER and any(sa.serves_all_of(old) for old in sa.superseded):
+        # Whatever we ask tells the peer that what it answered before stands here: it sends this way from now on.
+        await check_liveness(sa)
+        sa.proven_at = sa.host.now.monotonic
+    sa.mute_superseded()
     for old in sa.superseded:
-        for child in list(old.children.values()):
-            if sa.children.covering(child) is None:
-                await create_child.create(sa, Wanted((child.selector,), child.mode), set(sa.children))
-        if sa.serves_all_of(old) and old.muted_at == NEVER:
-            # Whatever we ask tells the peer that what it answered before stands here: it sends this way from now on.
-            await check_liveness(sa)
-        sa.mute_superseded()
-        if old.muted_at + LINGER <= host.now.monotonic and sa.serves_all_of(old) and not old.children.busy:
+        muted = max(sa.proven_at, old.muted_at) + LINGER <= sa.host.now.monotonic
+        if muted and sa.serves_all_of(old) and not old.children.busy:
             old.delete()
-        else:
-            sa.reauthenticate_later(LINGER if old.muted_at != NEVER else FIRST_WAIT)
+    if not sa.superseded:
+        return
+    if sa.proven_at != NEVER:
+        sa.reauthenticate_later(LINGER)
+    else:
+        sa.reauthenticate_later(_wait(sa.attempts))
+        sa.attempts += 1
+
+
+def _wait(attempts: int) -> float:
+    return min(LAST_WAIT, FIRST_WAIT * float(2 ** min(attempts, 10)))

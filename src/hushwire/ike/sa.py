@@ -84,8 +84,10 @@ class IkeSA:
         """The first of `origin` of the IKE SA that this one was made from scratch to replace (RFC 7296 s2.8.3)."""
         self.muted_at = NEVER
         """When we ceased to send through its children, since another serves all that they do; monotonic seconds."""
+        self.proven_at = NEVER
+        """When the peer knew that all our Child SAs of a reauthentication stand; monotonic seconds."""
         self.attempts = 0
-        """To have this one replaced so."""
+        """To have this one replaced so, or to replace another by it."""
         self.children = Children(self)
         self.successor: IkeSA | None = None
         """What the peer's rekey of this one made."""

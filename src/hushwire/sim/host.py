@@ -21,10 +21,12 @@ from hushwire.events import (
     Effect,
     Event,
     Expire,
+    HostKey,
     InstallPolicy,
     InstallSA,
     Lookup,
     Notice,
+    ReadKey,
     Refused,
     Reply,
     Send,
@@ -114,7 +116,7 @@ class Host:
     # --- its life ---
 
     def new_key(self) -> None:
-        """Make another identity key; it counts from the next start()."""
+        """Make another identity key; it counts from the next start(), or from when the keeper is asked to read it."""
         self.generation = getattr(self, "generation", 0) + 1
         seed = f"{self.world.seed}/{self.name}/{self.generation}".encode()
         self.key = PrivateKey.from_seed(Secret(hashlib.sha256(seed).digest()))
@@ -128,7 +130,7 @@ class Host:
         self.lives += 1
         self.up = True
         seed = f"{self.world.seed}/{self.name}/life {self.lives}/"
-        self.keeper = self.key
+        self.kept = {self.key.public.fingerprint: self.key}
         secrets = Secrets(self.key.public, self._pinned, {name: name.encode() for name in self.shared})
         node_entropy = SeededEntropy((seed + "node").encode())
         self.node = Node(self.config, secrets, PlaneChoice.USERSPACE, node_entropy)
@@ -179,6 +181,9 @@ class Host:
                 self._emit(local, remote, marker + data)
             case Sign(request):
                 self.later(self._inside(), lambda: self.tell(Signed(request, self._signature(effect))))
+            case ReadKey(request):
+                self.kept[self.key.public.fingerprint] = self.key
+                self.later(self._inside(), lambda: self.tell(HostKey(request, self.key.public.spki)))
             case Lookup():
                 self.later(0.01 + 10 * self._inside(), lambda: self.tell(self.world.zone.answer(effect)))
             case InstallSA() | DeleteSA() | InstallPolicy() | DeletePolicy():
@@ -193,7 +198,7 @@ class Host:
         kind, _, prf = asked.scheme.partition("/")
         if kind == "SHARED_KEY":
             return shared_key_auth(PrfID[prf], self.shared[asked.key.decode()], asked.octets)
-        return sign(self.keeper, Scheme[asked.scheme], asked.octets)
+        return sign(self.kept[asked.key], Scheme[asked.scheme], asked.octets)
 
     # --- the plane ---
 
