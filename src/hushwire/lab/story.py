@@ -13,15 +13,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from hushwire.crypto.keys import PublicKey
 from hushwire.lab.dns import SignedWorld
 from hushwire.lab.hushwire import Hushwire
 from hushwire.lab.namespaces import Host, Topology
 from hushwire.lab.peer import eventually
 from hushwire.lab.relay import Relay
 from hushwire.lab.stage import CURL, WITH_RESOLVER
+from hushwire.names.ipseckey import KeyRecord, generic, write_record
+from hushwire.names.reverse import reverse_name
 
 LISTENER = "127.0.0.153"
 """Where a host's own hushwire answers its programs."""
+REVERSE = ("2.0.192.in-addr.arpa", "8.b.d.0.1.0.0.2.ip6.arpa")
+"""Signed zones of the lab's addresses."""
 
 
 class Story:
@@ -40,7 +45,8 @@ class Story:
             self.topology = self._stack.enter_context(Topology((*self._names, "dns")))
             self.relay = self._stack.enter_context(Relay(self.topology))
             dns = self.topology["dns"]
-            self.world = self._stack.enter_context(SignedWorld(str(dns.v4), 53, prefix=dns.prefix))
+            zones = ("example", "alice.example", "bob.example", *REVERSE)
+            self.world = self._stack.enter_context(SignedWorld(str(dns.v4), 53, zones, prefix=dns.prefix))
         except BaseException:
             self._stack.close()
             raise
@@ -64,6 +70,12 @@ class Story:
         if start:
             self._stack.enter_context(daemon)
         return daemon
+
+    def publish_reverse(self, name: str, *keys: PublicKey) -> None:
+        """Let a host's addresses have these keys in their reverse zones, and no others."""
+        for address in (self[name].v4, self[name].v6):
+            records = [generic(write_record(KeyRecord(10, None, key))) for key in keys]
+            self.world.set(reverse_name(address), {"IPSECKEY": records})
 
     def config(self, name: str, rules: str, dns: str = "") -> str:
         return f"""

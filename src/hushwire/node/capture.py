@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from hushwire.config import Start
 from hushwire.events import Effect, Outcome, Release, Reply, Verdict
 from hushwire.node.peer import FALL_AFTER, Peer
 from hushwire.node.rulebook import permits_clear
@@ -49,10 +50,7 @@ class Captures:
     def deadline(self) -> float:
         """Monotonic time at which somebody has waited long enough."""
         ends = (
-            question.since + limit
-            for peer, questions in self._waiting.items()
-            for question in questions[:1]
-            for limit in [_limit(peer)]
+            questions[0].since + _limit(peer) for peer, questions in self._waiting.items()
         )
         return min(ends, default=NEVER)
 
@@ -83,7 +81,8 @@ def judge(peer: Peer, since: float, now: float, *, pending: bool) -> Told | None
     lookup, clear = peer.lookup, permits_clear(peer.rules) and not peer.reached
     if lookup is not None and lookup.binding is None:
         if lookup.asking or lookup.unbound is None:
-            return None
+            late = now >= since + ASK_LIMIT
+            return Told(Verdict.REFUSE, reason=f"{peer.name}: the DNS does not answer") if late else None
         unbound = lookup.unbound
         if unbound.outcome is Outcome.ERROR or not clear:
             return Told(Verdict.REFUSE, reason=str(unbound))
@@ -91,7 +90,7 @@ def judge(peer: Peer, since: float, now: float, *, pending: bool) -> Told | None
     ttl = min(LONGEST, lookup.binding.ttl if lookup is not None and lookup.binding is not None else LONGEST)
     standing = peer.standing
     if standing and not pending and (not peer.needs_proof or set(map(peer.real, standing)) & peer.proven):
-        complete = len(standing) == len(peer.addresses)
+        complete = {place.version for place in standing} == {address.version for address in peer.addresses}
         return Told(Verdict.ONLY, ttl if complete else min(ttl, RETRY), standing)
     if peer.contested and not standing:
         return Told(Verdict.REFUSE, reason=f"{peer.name}: its address is another's, who proved another key there")
@@ -103,4 +102,9 @@ def judge(peer: Peer, since: float, now: float, *, pending: bool) -> Told | None
 
 
 def _limit(peer: Peer) -> float:
+    """Seconds that programs wait for a peer, before it is clear that it does not answer."""
+    if peer.lookup is not None and peer.lookup.binding is None:
+        return ASK_LIMIT
+    if peer.rule.start is Start.WAIT and peer.born:
+        return 0.0
     return FALL_AFTER if permits_clear(peer.rules) and not peer.reached else ASK_LIMIT

@@ -26,6 +26,7 @@ from hushwire.events import (
     Lookup,
     Mapping,
     Notice,
+    Outcome,
     Refused,
     Rekey,
     Reply,
@@ -53,7 +54,7 @@ from hushwire.node.idle import Idle
 from hushwire.node.peer import Peer
 from hushwire.node.peers import Crowded, Peers, Secrets
 from hushwire.node.policies import Policies
-from hushwire.node.rulebook import refuses
+from hushwire.node.rulebook import permits_clear, refuses
 from hushwire.node.seeking import Seeking
 from hushwire.node.why import Explanation, Unclear
 from hushwire.policy.assurance import Assurance
@@ -190,7 +191,8 @@ class Node:
             self._keep_current(peer, now)
         if peer.fall_at <= now.monotonic:
             peer.fall()
-            self._notice("peer.clear", ("peer", peer.name), ("reason", peer.last_failure or "no answer yet"))
+            if peer.fallen:
+                self._notice("peer.clear", ("peer", peer.name), ("reason", peer.last_failure or "no answer yet"))
             self._policies.sync(peer, now)
         if peer.refresh_at <= now.monotonic:
             self._policies.sync(peer, now)
@@ -230,7 +232,7 @@ class Node:
                 self._effects.append(Reply(request, True, body=json.dumps(told)))
             return
         peer = self._asking.pop(event.request, None)
-        if peer is None or peer.lookup is None:
+        if peer is None or peer.lookup is None or self.peers.by_reqid(peer.reqid) is not peer:
             return
         change = peer.lookup.answered(event, now)
         if not peer.lookup.asking:
@@ -239,7 +241,7 @@ class Node:
     def _looked_up(self, peer: Peer, change: Change | None, now: Now) -> None:
         """A name's answers are complete, or its binding has ended."""
         if change is not None:
-            self._tell_change(change)
+            self._tell_change(peer, change)
             if left_out := peer.admit():
                 addresses = ", ".join(map(str, left_out))
                 self._notice("name.crowded", ("name", change.name), ("left out", addresses), grave=True)
@@ -250,6 +252,8 @@ class Node:
             self._policies.sync(peer, now)
             for sa in self._seeking.standing(peer):
                 self._check_standing(peer, sa, now)
+        if peer.denied:
+            peer.fall_at = NEVER
         if peer.lookup is not None and peer.lookup.binding is None and not peer.lookup.asking:
             self._answer_connects(peer, False, str(peer.lookup.unbound))
         self._acquire_waiting(peer, now)
@@ -261,10 +265,10 @@ class Node:
         if self._captures.waits_for(peer):
             self._let_prove(peer, now)
 
-    def _tell_change(self, change: Change) -> None:
+    def _tell_change(self, peer: Peer, change: Change) -> None:
         if isinstance(change.after, Unbound):
-            outcome = ("outcome", change.after.outcome.value)
-            self._notice("name.unbound", ("name", change.name), outcome, ("reason", change.after.reason), grave=True)
+            outcome, grave = ("outcome", change.after.outcome.value), not (peer.denied and permits_clear(peer.rules))
+            self._notice("name.unbound", ("name", change.name), outcome, ("reason", change.after.reason), grave=grave)
         else:
             addresses = ", ".join(map(str, change.after.addresses))
             keys = ", ".join(key.fingerprint.hex()[:16] for key in change.after.keys)
@@ -284,11 +288,11 @@ class Node:
     def _asked(self, request: int, name: str, now: Now, *, command: bool) -> None:
         rules = self.peers.rulebook.for_name(name)
         told = None
-        if rules is None or rules[0].require is Assurance.CLEAR:
+        if rules is None or rules[0].require is Assurance.CLEAR or name == self._config.host.name:
             told = Told(Verdict.PASS)
         elif refuses(rules):
             told = Told(Verdict.REFUSE, reason=f"{name}: a rule blocks it")
-        elif rules[0].start is Start.WAIT and self.peers.by_name(name) is None:
+        elif rules[0].start is Start.WAIT and permits_clear(rules) and self.peers.by_name(name) is None:
             told = Told(Verdict.PASS)
         try:
             peer = self.peers.of_name(name, rules) if told is None and rules is not None else None
@@ -353,15 +357,15 @@ class Node:
             self._acquire_for_many(event, now)
             return
         self._idle.used(peer, now.monotonic)
+        self._keep_current(peer, now)
         peer.begun(now.monotonic)
-        if (peer.lookup is None or peer.lookup.binding is not None) and peer.not_before <= now.monotonic:
+        if peer.known and peer.not_before <= now.monotonic:
             flow = replace(event.flow, remote=peer.real(event.flow.remote))
             self._seeking.protect(peer, flow, event.sequence, now)
             return
         if event.flow.remote in peer.waiting or len(peer.waiting) < MOST_WAITING:
             # A plane tells of a flow once, and then not for half a minute.
             peer.waiting[event.flow.remote] = event
-        self._keep_current(peer, now)
 
     def _acquire_for_many(self, event: Acquire, now: Now) -> None:
         """A packet for an address that a rule about many speaks of: it gets a peer, and policies, of its own."""
@@ -378,7 +382,7 @@ class Node:
 
     def _acquire_waiting(self, peer: Peer, now: Now) -> None:
         """Look again at the packets that came too early, once something is known of where the peer is."""
-        if _has_waiting(peer) and (peer.lookup is None or peer.lookup.binding is not None):
+        if _has_waiting(peer):
             waiting, peer.waiting = peer.waiting, {}
             for acquire in waiting.values():
                 self._acquire(acquire, now)
@@ -430,6 +434,7 @@ class Node:
             return
         self._idle.used(peer, now.monotonic)
         peer.reached = peer.reached or peer.name in self._remembered
+        self._keep_current(peer, now)
         if peer.lookup is not None and self._worth_asking(peer, wanted, now):
             self._parked.append((peer, wanted))
             self._look_up(peer, now)
@@ -443,6 +448,9 @@ class Node:
             return False
         if peer.lookup.asking or (peer.lookup.binding is None and peer.lookup.unbound is None):
             return True
+        if peer.lookup.unbound is not None and peer.lookup.unbound.outcome is not Outcome.ERROR:
+            # That it has no key is believed for as long as its owner says (RFC 2308 s5).
+            return False
         return peer.lookup.asked_at + ASK_AGAIN <= now.monotonic
 
     def _authorize(self, peer: Peer, wanted: report.AuthorizationWanted, now: Now) -> None:
@@ -559,4 +567,4 @@ class Node:
 
 
 def _has_waiting(peer: Peer) -> bool:
-    return bool(peer.waiting and peer.addresses)
+    return bool(peer.waiting and peer.known and peer.addresses)

@@ -99,7 +99,8 @@ class Peer:
 
     @property
     def name(self) -> str:
-        return str(self.rule.peer) if self.rule.name else str(self.rule.peer).split("/")[0]
+        """Of a trap, its prefix: the first of its addresses may be a peer of its own."""
+        return str(self.rule.peer) if self.rule.name or self.is_trap else str(self.rule.peer).split("/")[0]
 
     @property
     def identity(self) -> Identity:
@@ -122,12 +123,12 @@ class Peer:
     @property
     def addresses(self) -> tuple[IPAddress, ...]:
         """Where it is, as far as is known now."""
+        if not isinstance(self.rule.peer, str):
+            return (self.rule.peer.network_address,)
         if self.lookup is not None:
             bound = self.lookup.binding.addresses if self.lookup.binding is not None else ()
             return tuple(address for address in bound if address in self.admitted)
-        if self.rule.address is not None:
-            return (self.rule.address,)
-        return () if isinstance(self.rule.peer, str) else (self.rule.peer.network_address,)
+        return (self.rule.address,) if self.rule.address is not None else ()
 
     @property
     def places(self) -> tuple[IPAddress, ...]:
@@ -138,6 +139,9 @@ class Peer:
         """
         if self.rule.roams:
             return tuple(self.proven)
+        if self.held_first and not isinstance(self.rule.peer, str):
+            # What is held for it waits there, whatever its reverse zone says.
+            return (self.rule.peer.network_address,)
         places = self.addresses
         if self.rule.addressing is Addressing.SYNTHETIC:
             places = tuple(address for address in places if address in self.synthetic)
@@ -198,6 +202,11 @@ class Peer:
         binding = self.lookup.binding if self.lookup is not None else None
         return binding.fingerprints_at(address) if binding is not None else ()
 
+    @property
+    def known(self) -> bool:
+        """Whether there is something that could prove it."""
+        return self.lookup is None or self.lookup.binding is not None
+
     def knows(self, key: PublicKey, address: IPAddress) -> bool:
         """Whether a key that it has proved is still one that may prove it there."""
         return key in self.keys_at(address) or key.fingerprint in self.fingerprints_at(address)
@@ -215,7 +224,8 @@ class Peer:
 
     def _own_identity(self, own: Sequence[IPAddress], remote: IPAddress) -> Identity | None:
         """What we say we are; where we know a peer by its address only, it may know us by ours."""
-        if self.rule.own_identity is not None or not self.held_first:
+        by_address = self.rule.name is None and (self.born or self.lookup is not None)
+        if self.rule.own_identity is not None or not by_address:
             return self.rule.own_identity
         local = nearest(own, remote)
         return Identity.address(local) if local is not None else None
@@ -244,12 +254,17 @@ class Peer:
         if not self.held_first:
             return None
         # Law 3: as long as nothing is known, nothing goes in clear.
-        return Action.CLEAR if self.fallen or self.denied else Action.PROTECT
+        return Action.CLEAR if self.denied or (self.fallen and self._is_known) else Action.PROTECT
 
     @property
     def held_first(self) -> bool:
         """Whether a packet of its own brought it in, and is held until there is something to be said of it."""
         return self.born and self.rule.name is None
+
+    @property
+    def _is_known(self) -> bool:
+        """Whether it is known what would prove it."""
+        return self.lookup is None or self.lookup.binding is not None
 
     @property
     def denied(self) -> bool:
@@ -324,6 +339,10 @@ class Peer:
         """Whether a policy of ours is rather the other's, who names the same address."""
         if other.action is not Action.PROTECT:
             return False
+        if self.born is not other.born:
+            # A rule about one peer is an administrator's own word: no name that was only asked for comes before it,
+            # whoever answers there (ATTACKS row 36).
+            return self.born
         return self.action is Action.CLEAR or (not self.reached and (other.reached or self.failures > 0))
 
     def begun(self, now: float) -> None:
@@ -332,8 +351,8 @@ class Peer:
             self.fall_at = min(self.fall_at, now + FALL_AFTER)
 
     def fall(self) -> None:
-        """It was held long enough."""
-        self.fallen, self.fall_at = True, NEVER
+        """It was held long enough, if there was somebody to answer; an error does not let it go (law 3)."""
+        self.fallen, self.fall_at = self._is_known, NEVER
 
     def failed(self, why: str, now: float) -> None:
         """An attempt failed: wait longer before the next."""

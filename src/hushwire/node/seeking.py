@@ -62,7 +62,7 @@ class Seeking:
     def wants_start(self, peer: Peer) -> bool:
         """Whether a peer is to be sought without a packet for it."""
         wants = peer.starts_by_itself or peer.connects
-        return bool(wants and peer.addresses and not self.sas_of(peer))
+        return bool(wants and peer.known and peer.addresses and not self.sas_of(peer))
 
     def start(self, peer: Peer, now: Now) -> None:
         """Seek a peer by itself, at the first of its addresses that we have a source for."""
