@@ -46,7 +46,7 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
     ours = sa.known_as = sa.known_as or entry.own_identity or host.settings.identity
     identity = IDi(ours.type, ours.data)
     octets = signed_octets(agreed.request, agreed.nr, prf, keys.pi, identity.write())
-    if sa.instead_of and not _may_replace(sa, host.peers.get(entry.identity, ())):
+    if sa.succession.instead_of and not _may_replace(sa, host.peers.get(entry.identity, ())):
         sa.close("the peer has replaced the old one by now")
         return
     key = sa.proved_with = _own_key(sa, entry)
@@ -62,8 +62,8 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
     ]
     if not host.peers.get(entry.identity):
         payloads.append(Notify(NotifyType.INITIAL_CONTACT))
-    elif sa.instead_of:
-        payloads.append(Notify(REPLACES, sa.instead_of))
+    elif sa.succession.instead_of:
+        payloads.append(Notify(REPLACES, sa.succession.instead_of))
     response = await Request(ExchangeType.IKE_AUTH, payloads)
     try:
         proof = await _prove_responder(sa, entry, agreed, response)
@@ -129,9 +129,9 @@ async def respond(sa: "IkeSA", message: Message) -> None:
     replaces = message.notify(REPLACES)
     if replaces is not None:
         others = host.peers.get(entry.identity, ())
-        if any(replaces.data in (other.origin[0], other.instead_of) for other in others):
+        if any(replaces.data in (other.origin[0], other.succession.instead_of) for other in others):
             # The second: when both ends began at once, the old one may be gone already.
-            sa.instead_of = replaces.data
+            sa.succession.instead_of = replaces.data
     child: ChildSA | None = None
     failure = ""
     if message.one(SecurityAssociation) is not None:
@@ -167,7 +167,7 @@ def _asked_for(sa: "IkeSA", message: Message) -> Identity | None:
 
 def _may_replace(sa: "IkeSA", others: Sequence["IkeSA"]) -> bool:
     """Whether the old one still stands, or nothing does."""
-    return not others or any(other.origin[0] == sa.instead_of and not other.deleting for other in others)
+    return not others or any(other.origin[0] == sa.succession.instead_of and not other.deleting for other in others)
 
 
 def _prf(sa: "IkeSA") -> PrfID:

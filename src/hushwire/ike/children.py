@@ -43,8 +43,8 @@ class Children(dict[bytes, ChildSA]):
         self._sa.arm_children()
         self._sa.host.outbox.append(report.ChildUp(self._sa, child))
         for sa in self._sa.host.with_peer_of(self._sa):
-            if sa.supersedes(self._sa):
-                sa.mute_superseded()
+            if sa.succession.is_over(self._sa):
+                sa.succession.mute_replaced()
 
     def remove(self, child: ChildSA) -> None:
         """Take both directions out of the plane."""
@@ -88,10 +88,10 @@ class Children(dict[bytes, ChildSA]):
         The peer cannot open what comes by the new one before it has our answer: its next request says so.
         """
         mine = self._sa
-        if not mine.instead_of or mine.origin[1]:
+        if not mine.succession.instead_of or mine.origin[1]:
             return False
         for sa in mine.host.peers.get(mine.peer.identity, ()) if mine.peer else ():
-            if sa is not mine and mine.instead_of in (sa.origin[0], sa.instead_of):
+            if sa is not mine and mine.succession.instead_of in (sa.origin[0], sa.succession.instead_of):
                 serving = sa.children.covering(child)
                 if serving is not None and not serving.outbound_waits:
                     return True

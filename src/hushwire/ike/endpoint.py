@@ -95,7 +95,9 @@ class Endpoint:
         self._host.now = now
         for other in self.sas:
             begun = other.state in (State.INITIAL, State.HALF_OPEN)
-            if begun and (other is sa or (sa.authenticated is not None and other.instead_of == sa.origin[0])):
+            if begun and (
+                other is sa or (sa.authenticated is not None and other.succession.instead_of == sa.origin[0])
+            ):
                 other.close("no longer wanted")
         sa.delete()
 
@@ -125,7 +127,7 @@ class Endpoint:
         self._host.settings = replace(self._host.settings, key=key)
         stale = [sa for sa in self.sas if sa.stale and sa.state is State.ESTABLISHED and not sa.deleting]
         for number, sa in enumerate(stale):
-            sa.attempts = 0
+            sa.succession.attempts = 0
             sa.reauthenticate_later(number / REAUTHENTICATIONS)
         return len({sa.peer.identity for sa in stale if sa.peer is not None})
 
@@ -285,7 +287,7 @@ class Endpoint:
             for other in self.of_peer(told.sa.peer.identity) if told.sa.peer else ():
                 if other.state is not State.ESTABLISHED or other.remote != told.sa.remote:
                     continue
-                if told.sa.supersedes(other) or other.supersedes(told.sa):
+                if told.sa.succession.is_over(other) or other.succession.is_over(told.sa):
                     # Not by chance: one is to take the other's place, and whoever began that one sees to it.
                     reauth.go_on(told.sa)
                     reauth.go_on(other)

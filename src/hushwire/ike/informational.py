@@ -78,7 +78,7 @@ async def let_go(sa: "IkeSA", child: ChildSA) -> None:
 
 async def activate(sa: "IkeSA", child: ChildSA | None) -> None:
     """Start to send through a Child SA that the peer's rekey made: it can open what comes (RFC 7296 s2.8)."""
-    if child is not None and child.outbound_waits and child.spi_in in sa.children and not sa.retiring:
+    if child is not None and child.outbound_waits and child.spi_in in sa.children and not sa.succession.retiring:
         child.outbound_waits = False
         try:
             await Install((child.outbound,))
@@ -92,7 +92,7 @@ async def activate_waiting(sa: "IkeSA") -> None:
     """The peer asks for something else: what it asked for before stands at its end."""
     for child in sa.children.waiting():
         await activate(sa, child)
-    sa.mute_superseded()
+    sa.succession.mute_replaced()
 
 
 def error_notify(message: Message) -> Notify | None:

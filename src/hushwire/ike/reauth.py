@@ -27,7 +27,7 @@ def go_on(sa: IkeSA) -> None:
         return
     if sa.predecessor is not None:
         sa.reauthenticate_later(SOON)
-    elif sa.origin[1] and sa.superseded:
+    elif sa.origin[1] and sa.succession.replaced:
         sa.start(lambda: complete(sa))
     elif sa.stale:
         begin(sa)
@@ -37,16 +37,16 @@ def begin(old: IkeSA) -> None:
     """Begin an IKE SA that is to replace `old`, unless that is under way."""
     host, now = old.host, old.host.now.monotonic
     assert old.authenticated is not None
-    heirs = [sa for sa in host.sas.values() if sa.instead_of == old.origin[0]]
+    heirs = [sa for sa in host.sas.values() if sa.succession.instead_of == old.origin[0]]
     moving = old.rekeying or old.successor is not None or old.predecessor is not None or old.children.busy
-    if moving or any(sa.established > now - host.settings.patience for sa in [*heirs, old] if sa.superseded):
+    if moving or any(sa.established > now - host.settings.patience for sa in [*heirs, old] if sa.succession.replaced):
         # Its children are about to move, or it has yet to take those of another.
         old.reauthenticate_later(SOON)
         return
-    old.reauthenticate_later(_wait(old.attempts))
+    old.reauthenticate_later(_wait(old.succession.attempts))
     if any(sa.state in (State.INITIAL, State.HALF_OPEN) or sa.origin[1] for sa in heirs):
         return
-    old.attempts += 1
+    old.succession.attempts += 1
     child = next(iter(old.children.values()), None)
     if child is None:
         # Nothing is lost with it, and the next packet asks for another.
@@ -54,7 +54,7 @@ def begin(old: IkeSA) -> None:
         return
     wanted = Wanted((child.selector,), child.mode)
     new = IkeSA(host, old.local, old.remote, initiator=True)
-    new.peer, new.known_as, new.instead_of = old.authenticated.entry, old.known_as, old.origin[0]
+    new.peer, new.known_as, new.succession.instead_of = old.authenticated.entry, old.known_as, old.origin[0]
     host.sas[new.spi_i] = new
     new.start(lambda: _initiate(new, wanted))
 
@@ -67,26 +67,26 @@ async def _initiate(sa: IkeSA, wanted: Wanted) -> None:
 
 async def complete(sa: IkeSA) -> None:
     """Make what Child SAs are missing, have both ends send by them, and delete the IKE SAs that this one replaces."""
-    for child in [child for old in sa.superseded for child in old.children.values()]:
+    for child in [child for old in sa.succession.replaced for child in old.children.values()]:
         if sa.children.covering(child) is None:
-            sa.proven_at = NEVER
+            sa.succession.proven_at = NEVER
             await create_child.create(sa, Wanted((child.selector,), child.mode), set(sa.children))
-    if sa.proven_at == NEVER and any(sa.serves_all_of(old) for old in sa.superseded):
+    if sa.succession.proven_at == NEVER and any(sa.succession.serves_all_of(old) for old in sa.succession.replaced):
         # Whatever we ask tells the peer that what it answered before stands here: it sends this way from now on.
         await check_liveness(sa)
-        sa.proven_at = sa.host.now.monotonic
-    sa.mute_superseded()
-    for old in sa.superseded:
-        muted = max(sa.proven_at, old.muted_at) + LINGER <= sa.host.now.monotonic
-        if muted and sa.serves_all_of(old) and not old.children.busy:
+        sa.succession.proven_at = sa.host.now.monotonic
+    sa.succession.mute_replaced()
+    for old in sa.succession.replaced:
+        muted = max(sa.succession.proven_at, old.succession.muted_at) + LINGER <= sa.host.now.monotonic
+        if muted and sa.succession.serves_all_of(old) and not old.children.busy:
             old.delete()
-    if not sa.superseded:
+    if not sa.succession.replaced:
         return
-    if sa.proven_at != NEVER:
+    if sa.succession.proven_at != NEVER:
         sa.reauthenticate_later(LINGER)
     else:
-        sa.reauthenticate_later(_wait(sa.attempts))
-        sa.attempts += 1
+        sa.reauthenticate_later(_wait(sa.succession.attempts))
+        sa.succession.attempts += 1
 
 
 def _wait(attempts: int) -> float:

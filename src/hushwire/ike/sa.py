@@ -25,6 +25,7 @@ from hushwire.ike.proof import Authenticated
 from hushwire.ike.protection import Opened, Protection
 from hushwire.ike.running import Running
 from hushwire.ike.state import ANSWERED, TRANSITIONS, Input, State
+from hushwire.ike.succession import Succession
 from hushwire.ike.traps import Authorize, InitRequest, Install, Listen, Request, Respond, Sign
 from hushwire.ike.window import LAST_MESSAGE_ID, Window
 from hushwire.policy.pad import Identity, PadEntry
@@ -80,14 +81,7 @@ class IkeSA:
         """The key that our own AUTH was made with; None: a shared key.  A rekey proves nothing anew and keeps it."""
         self.known_as: Identity | None = None
         """Who we have said we are, or mean to say."""
-        self.instead_of = b""
-        """The first of `origin` of the IKE SA that this one was made from scratch to replace (RFC 7296 s2.8.3)."""
-        self.muted_at = NEVER
-        """When we ceased to send through its children, since another serves all that they do; monotonic seconds."""
-        self.proven_at = NEVER
-        """When the peer knew that all our Child SAs of a reauthentication stand; monotonic seconds."""
-        self.attempts = 0
-        """To have this one replaced so, or to replace another by it."""
+        self.succession = Succession(self)
         self.children = Children(self)
         self.successor: IkeSA | None = None
         """What the peer's rekey of this one made."""
@@ -128,39 +122,6 @@ class IkeSA:
     def stale(self) -> bool:
         """Whether we proved ourselves with a key that is ours no more."""
         return self.proved_with is not None and self.proved_with != self.host.settings.key
-
-    @property
-    def retiring(self) -> bool:
-        """Whether nothing is to be sent through it any more: it is being deleted, or another has taken its place."""
-        return self.deleting or (
-            self.muted_at != NEVER and any(sa.supersedes(self) for sa in self.host.with_peer_of(self))
-        )
-
-    def supersedes(self, other: "IkeSA") -> bool:
-        """Whether it was made to replace another, or the same as that one, and is the one that stays."""
-        if not self.instead_of:
-            return False
-        return self.instead_of == other.origin[0] or (
-            self.instead_of == other.instead_of and self.origin < other.origin
-        )
-
-    @property
-    def superseded(self) -> list["IkeSA"]:
-        """Those that stand and that it is to replace."""
-        return [old for old in self.host.with_peer_of(self) if self.supersedes(old) and not old.deleting]
-
-    def serves_all_of(self, old: "IkeSA") -> bool:
-        """Whether nothing of ours would go unsent without another."""
-        if self.state is not State.ESTABLISHED:
-            return False
-        serving = [self.children.covering(child) for child in old.children.values()]
-        return all(child is not None and not child.outbound_waits for child in serving)
-
-    def mute_superseded(self) -> None:
-        """Send nothing any more through those that it replaces: they will be deleted, by whoever began this one."""
-        for old in self.superseded:
-            if self.serves_all_of(old):
-                old.mute()
 
     # --- exchanges ---
 
@@ -456,7 +417,7 @@ class IkeSA:
             self._arm(Timer.KEEPALIVE, now + settings.keepalive)
         self._arm(Timer.REKEY, now + self.host.jitter(settings.ike_lifetime))
         self._arm(Timer.EXPIRE, now + 1.1 * settings.ike_lifetime)
-        if self.stale or self.instead_of:
+        if self.stale or self.succession.instead_of:
             # The key was switched while the exchange was under way, or before the rekey; or there is one to replace.
             self._arm(Timer.REAUTHENTICATE, now)
 
@@ -465,7 +426,7 @@ class IkeSA:
         new = IkeSA(self.host, self.local, self.remote, initiator=initiator)
         new.nat, new.behind_nat, new.peer = self.nat, self.behind_nat, self.peer
         new.proved_with, new.known_as = self.proved_with, self.known_as
-        new.instead_of, new.attempts = self.instead_of, self.attempts
+        new.succession.inherit(self.succession)
         return new
 
     def first_contact(self) -> None:
@@ -531,11 +492,6 @@ class IkeSA:
         if not self.deleting and self.state in (State.ESTABLISHED, State.REKEYED):
             self.deleting = True
             self.start(lambda: self.host.exchanges.delete_ike(self))
-
-    def mute(self) -> None:
-        """Send nothing through it any more; what still comes is taken until it is deleted."""
-        self.muted_at = min(self.muted_at, self.host.now.monotonic)
-        self.children.mute()
 
     def reauthenticate_later(self, seconds: float) -> None:
         self._arm(Timer.REAUTHENTICATE, self.host.now.monotonic + seconds)
