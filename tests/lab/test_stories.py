@@ -115,6 +115,32 @@ def test_private_or_clear_and_private_where_there_is_no_key(story: Story) -> Non
     assert "SERVFAIL" in asked.stdout
 
 
+@pytest.mark.lab
+def test_a_laptop_that_roams(story: Story) -> None:
+    """Its address changes, and no DNS says where it is: the office knows it by its key, and follows."""
+    alice, bob, dns = story["alice"], story["bob"], str(story["dns"].v4)
+    laptop = story.hire("alice", rule("bob.example", 'group = "private"'), start=False, publish=False)
+    story.world.publish("alice.example", [], [laptop.key.public])
+    story.hire("bob", rule("alice.example", 'group = "private"', "roams = true"))
+    story.start("alice")
+    pages = story.serve_web(bob)
+    fetched, canaries = story.curl(alice, "bob.example", pages, server=dns)
+    assert fetched, story.log()
+    canary = story.relay.canary()
+    assert bob.ping(alice, pattern=canary), story.log()
+    for moved in ("192.0.2.101", "192.0.2.102"):
+        alice.run("ip", "-4", "address", "flush", "dev", "eth0")
+        alice.run("ip", "address", "add", f"{moved}/24", "dev", "eth0")
+        fetched, more = story.curl(alice, "bob.example", pages, server=dns)
+        assert fetched, story.log()
+        canaries += more
+        command = ("ping", "-n", "-c", "2", "-W", "2", "-p", canary.hex(), moved)
+        assert bob.run(*command, check=False).returncode == 0, story.log()
+    # Where it was, it is no more, and what is meant for it does not go there in clear.
+    bob.run("ping", "-n", "-c", "2", "-W", "1", "-p", canary.hex(), str(alice.v4), check=False)
+    assert story.seen(canaries) == story.relay.report().seen(canary) == 0
+
+
 @pytest.mark.uml
 def test_with_the_kernel_plane() -> None:
     command = (sys.executable, "-m", "pytest", "-q", "-m", "lab", "-p", "no:cacheprovider", __file__)

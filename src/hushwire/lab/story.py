@@ -68,8 +68,12 @@ class Story:
         if publish:
             self.world.publish(f"{name}.example", [host.v4, host.v6], [daemon.key.public])
         if start:
-            self._stack.enter_context(daemon)
+            self.start(name)
         return daemon
+
+    def start(self, name: str) -> None:
+        """Have a host's hushwire run from now on."""
+        self._stack.enter_context(self.daemons[name])
 
     def publish_reverse(self, name: str, *keys: PublicKey) -> None:
         """Let a host's addresses have these keys in their reverse zones, and no others."""
