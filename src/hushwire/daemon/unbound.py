@@ -5,6 +5,7 @@ thread of its own; what it found is handed over in `Validator.answered`, on the 
 """
 
 import itertools
+import select
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import dns.exception
 import dns.rdatatype
 import dns.zonefile
 
+from hushwire.daemon import dot
 from hushwire.events import Answered, Lookup, Outcome
 from hushwire.names.message import RRSIG, BadMessage, Question, presentation, read_answer
 from hushwire.names.name import BadName, host_name
@@ -45,7 +47,7 @@ class Configuration:
     """`address@port` of resolvers to ask; they need not be trusted.  Empty: recursion from the root servers.  With
     `#name` after each: by TLS (RFC 7858), with a certificate of that name."""
     bundle: str = DEFAULT_BUNDLE
-    """File with the certificates of those who may vouch for such a name; it is read at the first question."""
+    """File with the certificates of those who may vouch for such a name."""
     timeout: float = 5.0
     """Seconds until a question without an answer is an ERROR."""
 
@@ -80,6 +82,8 @@ class Validator:
         """How many of `_asked` are the node's."""
         self._done: list[Answered] = []
         self._fetched: list[tuple[Callable[[Fetched], None], Fetched]] = []
+        self._upstreams: list[dot.TlsUpstream] = []
+        self._poll = select.epoll()
         self._context = self._lib.ub_ctx_create()
         if self._context == self._ffi.NULL:
             raise UnboundError("libunbound: no memory for a context")
@@ -92,8 +96,8 @@ class Validator:
             raise
 
     def fileno(self) -> int:
-        """Readable when an answer has come."""
-        return int(self._lib.ub_fd(self._context))
+        """Readable when there is something to do."""
+        return self._poll.fileno()
 
     def ask(self, lookup: Lookup, now: float) -> None:
         """Take a question; its answer will be in answered().  `now`: monotonic seconds, as everywhere here."""
@@ -116,6 +120,8 @@ class Validator:
 
     def answered(self, now: float) -> list[Answered]:
         """What has been answered, or has waited too long, since the last call."""
+        for upstream in self._upstreams:
+            upstream.serve(now)
         self._check("answers", self._lib.ub_process(self._context))
         for ticket in [ticket for ticket, asked in self._asked.items() if asked.deadline <= now]:
             # The library forgets it; should it not, the ticket is not known any more when it comes.
@@ -142,11 +148,23 @@ class Validator:
         if self._context != self._ffi.NULL:
             self._lib.ub_ctx_delete(self._context)
             self._context = self._ffi.NULL
+            for upstream in self._upstreams:
+                upstream.close()
+            self._poll.close()
 
     def _configure(self, configuration: Configuration) -> None:
         for option, value in OPTIONS:
             self._check(option, self._lib.ub_ctx_set_option(self._context, f"{option}:".encode(), value.encode()))
-        for server in configuration.forward:
+        by_tls = [server for server in configuration.forward if "#" in server]
+        if by_tls and len(by_tls) < len(configuration.forward):
+            raise UnboundError("forward: questions would leave in clear by some; give each a #name, or none")
+        if by_tls:
+            try:
+                context = dot.trusting(configuration.bundle)
+            except OSError as error:
+                raise UnboundError(f"certificates: {configuration.bundle}: {error.strerror}") from error
+            self._upstreams = [dot.TlsUpstream(server, context) for server in by_tls]
+        for server in [each.forward for each in self._upstreams] or configuration.forward:
             self._check(f"forward {server}", self._lib.ub_ctx_set_fwd(self._context, server.encode()))
         anchors = configuration.anchors
         if configuration.anchor_file:
@@ -155,18 +173,12 @@ class Validator:
         if not anchors:
             # Without an anchor the library would call everything insecure, and we would say that of signed zones.
             raise UnboundError("no trust anchor")
-        by_tls = ["#" in server for server in configuration.forward]
-        if any(by_tls):
-            if not all(by_tls):
-                # The library speaks TLS with all or with none, and questions would leave in clear by the others.
-                raise UnboundError("forward: some by TLS and some not; give each a #name, or none")
-            bundle = configuration.bundle.encode()
-            self._check("TLS", self._lib.ub_ctx_set_tls(self._context, 1))
-            self._check("certificates", self._lib.ub_ctx_set_option(self._context, b"tls-cert-bundle:", bundle))
         for anchor in anchors:
             self._check(f"trust anchor {anchor}", self._lib.ub_ctx_add_ta(self._context, anchor.encode()))
         # 1: a thread.  A forked process would outlive us and could not be sandboxed with us.
         self._check("thread", self._lib.ub_ctx_async(self._context, 1))
+        for descriptor in (self._lib.ub_fd(self._context), *self._upstreams):
+            self._poll.register(descriptor, select.EPOLLIN)
         # Answers carry their reasons; what the library prints besides has no reader.
         self._lib.ub_ctx_debugout(self._context, self._ffi.NULL)
         # Any change of local data makes the library read its options now, and say now that one is wrong.
@@ -211,7 +223,7 @@ class Validator:
             self._lib.ub_resolve_free(result)
 
     def _whole(self, result: Any) -> Fetched:
-        reason = self._text(result.why_bogus) if result.bogus else RCODES.get(result.rcode, "")
+        reason = self._text(result.why_bogus) if result.bogus else self._rcode(result)
         return Fetched(self._packet(result), bool(result.secure), bool(result.bogus), reason)
 
     def _packet(self, result: Any) -> bytes:
@@ -222,7 +234,7 @@ class Validator:
         if result.bogus:
             return _error(lookup, self._text(result.why_bogus) or "bogus")
         if result.rcode not in (NOERROR, NXDOMAIN):
-            return _error(lookup, RCODES.get(result.rcode, f"RCODE {result.rcode}"))
+            return _error(lookup, self._rcode(result))
         try:
             canonical = self._canonical(lookup, result)
         except BadName as bad:
@@ -241,6 +253,11 @@ class Validator:
         """Where aliases led; empty: there were none."""
         name = self._text(result.canonname)
         return "" if not name or host_name(name) == lookup.name else host_name(name)
+
+    def _rcode(self, result: Any) -> str:
+        """An error's name, and what we know of its reason."""
+        failures = [f"; TLS with {each.name}: {each.failure}" for each in self._upstreams if each.failure]
+        return RCODES.get(result.rcode, f"RCODE {result.rcode}") + "".join(failures)
 
     def _rdata(self, result: Any) -> tuple[bytes, ...]:
         if not result.havedata:
@@ -356,6 +373,10 @@ OPTIONS = (
     ("num-queries-per-thread", "2048"),
     # A server that was dead is asked again soon after.  By default it is left alone for a quarter of an hour.
     ("infra-host-ttl", "10"),
+    # Names whose servers are silent are given up after seconds, not minutes: each is memory and a socket that a
+    # question with an answer could have.
+    ("infra-cache-max-rtt", "10000"),
+    ("outbound-msg-retry", "2"),
     ("cache-max-ttl", str(MAX_TTL)),
     ("cache-max-negative-ttl", "3600"),
     # We ask again soon enough ourselves (names.lookup), and a zone that was mended should be believed.
@@ -392,7 +413,6 @@ struct ub_ctx *ub_ctx_create(void);
 void ub_ctx_delete(struct ub_ctx *context);
 int ub_ctx_set_option(struct ub_ctx *context, const char *option, const char *value);
 int ub_ctx_set_fwd(struct ub_ctx *context, const char *address);
-int ub_ctx_set_tls(struct ub_ctx *context, int tls);
 int ub_ctx_add_ta(struct ub_ctx *context, const char *anchor);
 int ub_ctx_debugout(struct ub_ctx *context, void *file);
 int ub_ctx_data_remove(struct ub_ctx *context, const char *data);
