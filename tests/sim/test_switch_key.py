@@ -1,14 +1,11 @@
 """The keys of hosts are switched while they talk, over a network that loses and reorders: no packet is the price."""
 
-from typing import Any
-
 import pytest
 
-from hushwire.crypto.keys import PrivateKey, PublicKey
-from hushwire.events import Effect, Event, HostKey, ReadKey, Rekey, Reply, SwitchKey, Timeout
+from hushwire.crypto.keys import PrivateKey
+from hushwire.events import Rekey, SwitchKey
 from hushwire.ike.sa import IkeSA
 from hushwire.ike.state import State
-from hushwire.node import Node
 from hushwire.sim.check import unsettled
 from hushwire.sim.host import Host
 from hushwire.sim.pair import ALICE, BOB, pair
@@ -18,25 +15,6 @@ ROUGH = Weather(loss=0.15, duplication=0.1, delay=(0.01, 0.05), inside=0.01)
 """For IKE; what the applications say is spared, so that each packet which does not arrive is our doing."""
 EVERY = 0.02
 """Seconds between packets."""
-
-
-class Switching(Node):
-    """As the Node is to be."""
-
-    def step(self, now: Any, event: Event) -> list[Effect]:
-        match event:
-            case SwitchKey(request):
-                self._switching = request
-                return [ReadKey(99999)]
-            case HostKey(_, public):
-                count = self.ike.switch_key(PublicKey.read(public), now)
-                return [Reply(self._switching, True, str(count)), *super().step(now, Timeout())]
-        return super().step(now, event)
-
-
-@pytest.fixture(autouse=True)
-def _node(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hushwire.sim.host.Node", Switching)
 
 
 def is_ike(frame: Frame) -> bool:

@@ -49,9 +49,7 @@ class Captures:
 
     def deadline(self) -> float:
         """Monotonic time at which somebody has waited long enough."""
-        ends = (
-            questions[0].since + _limit(peer) for peer, questions in self._waiting.items()
-        )
+        ends = (questions[0].since + _limit(peer) for peer, questions in self._waiting.items())
         return min(ends, default=NEVER)
 
     def peers(self) -> list[Peer]:
@@ -105,6 +103,7 @@ def _limit(peer: Peer) -> float:
     """Seconds that programs wait for a peer, before it is clear that it does not answer."""
     if peer.lookup is not None and peer.lookup.binding is None:
         return ASK_LIMIT
-    if peer.rule.start is Start.WAIT and peer.born:
+    if peer.rule.start is Start.WAIT and peer.needs_proof:
+        # It is not sought, so there is nothing to wait for.
         return 0.0
     return FALL_AFTER if permits_clear(peer.rules) and not peer.reached else ASK_LIMIT

@@ -8,6 +8,7 @@ import json
 from dataclasses import replace
 
 from hushwire.config import Config, PlaneChoice, Start
+from hushwire.crypto.keys import PublicKey
 from hushwire.entropy import Entropy
 from hushwire.events import (
     Acquire,
@@ -22,17 +23,20 @@ from hushwire.events import (
     Effect,
     Event,
     Expire,
+    HostKey,
     Installed,
     Lookup,
     Mapping,
     Notice,
     Outcome,
+    ReadKey,
     Refused,
     Rekey,
     Reply,
     Signed,
     Status,
     Stop,
+    SwitchKey,
     Timeout,
     Verdict,
     Why,
@@ -109,6 +113,8 @@ class Node:
         """Names that have reached their level: it never sinks silently after that."""
         self._explaining: dict[int, tuple[int, Explanation]] = {}
         """By question, the command that it is for."""
+        self._switching: dict[int, int] = {}
+        """By number of the ReadKey, the command that it is for."""
         self._begun = False
 
     # --- the way in ---
@@ -147,6 +153,12 @@ class Node:
                 self._disconnect(request, name, now)
             case Rekey(request, name, ike):
                 self._rekey(request, name, ike, now)
+            case SwitchKey(request):
+                number = self._number()
+                self._switching[number] = request
+                self._effects.append(ReadKey(number))
+            case HostKey():
+                self._switch_key(event, now)
             case Stop():
                 self.ike.stop(now)
             case Status(request):
@@ -340,6 +352,8 @@ class Node:
     def _installed(self, event: Installed | Refused, now: Now) -> None:
         if isinstance(event, Refused):
             self._notice("refused", ("reason", event.reason), grave=True)
+            if (command := self._switching.pop(event.request, None)) is not None:
+                self._effects.append(Reply(command, False, event.reason))
         self._policies.answered(event)
         self.ike.installed(event, now)
 
@@ -466,6 +480,7 @@ class Node:
         """It has proved its key: policies may stand there."""
         peer = self._seeking.peer_of(sa)
         if peer is not None and peer.proved(sa.remote.address):
+            self._seeking.proved(sa)
             self._policies.sync(peer, now)
 
     def _established(self, sa: IkeSA, now: Now) -> None:
@@ -529,6 +544,17 @@ class Node:
             self.ike.delete(sa, now)
         text = f"{name}: {len(sas)} IKE SAs deleted; its policy stays" if sas else f"{name} is not connected"
         self._effects.append(Reply(request, bool(sas), text))
+
+    def _switch_key(self, event: HostKey, now: Now) -> None:
+        """From now on we prove ourselves with it; each IKE SA is made anew before the one of the old key goes."""
+        command = self._switching.pop(event.request, None)
+        if command is None:
+            return
+        key = PublicKey.read(event.public)
+        count = self.ike.switch_key(key, now)
+        fingerprint = key.fingerprint.hex()
+        self._notice("key.switched", ("key", fingerprint[:16]), ("peers", count))
+        self._effects.append(Reply(command, True, f"the key is {fingerprint}; it is being proved to {count} peers"))
 
     def _rekey(self, request: int, name: str, ike: bool, now: Now) -> None:
         sas = self._sas_with(name)

@@ -51,9 +51,9 @@ class Seeking:
             return
         for sa in self.sas_of(peer):
             if sa.remote.address == remote:
-                if sa.state in (State.INITIAL, State.HALF_OPEN) and sa.initiator:
+                if sa.state in (State.INITIAL, State.HALF_OPEN) and sa.initiator and not sa.succession.instead_of:
                     return
-                if sa.state is State.ESTABLISHED and not sa.deleting:
+                if sa.state is State.ESTABLISHED and not sa.succession.retiring:
                     if not any(child.selector.covers(wanted.selectors[0]) for child in sa.children.values()):
                         self._ike.create_child(sa, wanted, now)
                     return
@@ -76,17 +76,27 @@ class Seeking:
 
     def let_prove(self, peer: Peer, now: Now) -> None:
         """Have it prove its key at one address of each IP version: whichever answers will do for programs."""
+        sought = {sa.remote.address for sa in self.sas_of(peer) if not sa.deleting}
+        crowded = False
         for version in (6, 4):
             for remote in peer.addresses:
                 if remote.version != version or nearest(self._peers.own, remote) is None:
                     continue
-                if peer.needs_proof and not self._pace.admits(remote, now.monotonic):
-                    peer.failed("too many new peers are being sought", now.monotonic)
-                    return
-                self._begin(peer, remote, now)
+                if remote in sought or not peer.needs_proof or self._pace.admits(remote, now.monotonic):
+                    self._begin(peer, remote, now)
+                else:
+                    crowded = True
                 break
         if not self.sas_of(peer) and peer.not_before <= now.monotonic:
-            self.start(peer, now)
+            if crowded:
+                peer.failed("too many new peers are being sought", now.monotonic)
+            else:
+                self.start(peer, now)
+
+    def proved(self, sa: IkeSA) -> None:
+        """Somebody is there who holds a key of the name's: nobody was bothered in vain (ATTACKS row 41)."""
+        if sa.initiator:
+            self._pace.take_back(sa.remote.address)
 
     def _begin(self, peer: Peer, remote: IPAddress, now: Now) -> bool:
         local = nearest(self._peers.own, remote)
