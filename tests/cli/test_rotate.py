@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 from hushwire.cli.key import key
 from hushwire.cli.rotate import _utc
 from hushwire.crypto.keys import KeyKind, PrivateKey
+from hushwire.daemon import update
 from hushwire.daemon.credential import read_tsig
 from hushwire.daemon.keyfile import read_public
 from hushwire.daemon.unbound import Configuration
@@ -289,6 +291,22 @@ def test_a_key_that_is_not_published_is_not_rotated(host: Host, clock: Clock) ->
     host.publish(())
     assert "is not published" in refused(host.rotate())
     assert host.files == ["host.key"]
+
+
+def test_two_at_once(host: Host, clock: Clock) -> None:
+    second: list[Result] = []
+    clock.at_sleep = lambda: second.append(host.rotate()) if not second else None
+    finished(host, host.rotate())
+    assert "another rotation runs here" in refused(second[0])
+
+
+def test_a_ttl_that_is_lied_about(host: Host, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who answers in the server's place makes no wait shorter: what the validator says counts as well."""
+    began = clock.time()
+    read_sets = update.read_sets
+    monkeypatch.setattr(update, "read_sets", lambda *asked: tuple(replace(one, ttl=0) for one in read_sets(*asked)))
+    assert host.rotate("--margin", "0").exit_code == 0
+    assert clock.time() - began > 2 * TTL
 
 
 def test_a_rotation_of_another_name(host: Host, clock: Clock) -> None:

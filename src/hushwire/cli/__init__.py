@@ -21,8 +21,8 @@ SUMMARIES = {
     "connect": "Look NAME up, set its policy, and make an SA now.",
     "disconnect": "Delete the SAs with NAME; its policy stays.",
     "rekey": "Replace the keys with NAME now.",
-    "key": "Make and show a host's identity key.",
-    "dns": "Show the records to publish for a host, and check what is published.",
+    "key": "Make, show and rotate a host's identity key.",
+    "dns": "Publish a host's records, and check what is published.",
     "lab": "Run the demo, the interop runs and the benchmarks, on hosts made for it.",
     "sim": "Run hosts in virtual time, over a network that loses and reorders.",
 }

@@ -1,4 +1,4 @@
-"""`hushwire dns`: the records to publish for a host (RFC 4025), and what a validator says of them."""
+"""`hushwire dns`: a host's records (RFC 4025, RFC 7671) shown and published, and what a validator says of them."""
 
 import base64
 import time
@@ -25,7 +25,7 @@ from hushwire.wire.address import IPAddress, address_from_octets
 
 @click.group()
 def dns() -> None:
-    """Publish a host's records, or show them for publishing by hand, and check what is published."""
+    """Publish a host's records, and check what is published."""
 
 
 @dns.command()
@@ -53,7 +53,7 @@ def show(name: str, files: tuple[Path, ...], addresses: tuple[IPAddress, ...], t
         click.echo(f"; {owner} TYPE{IPSECKEY} {generic(rdata)}")
     for address in addresses:
         click.echo(f"{owner} {'AAAA' if isinstance(address, IPv6Address) else 'A'} {address}")
-    click.echo(f"; next: publish them, then `hushwire dns check {name}`")
+    click.echo(f"; next: publish them, or let `hushwire dns publish` do it, then `hushwire dns check {name}`")
 
 
 @dns.command()

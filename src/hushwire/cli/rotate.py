@@ -1,11 +1,12 @@
 """`hushwire key rotate`: a new identity key, with the timetable of names.rollover, unattended."""
 
+import fcntl
 import os
 import shutil
 import time
-from collections.abc import Collection
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hushwire.crypto.keys import PrivateKey, PublicKey
 from hushwire.daemon.control import ControlError, ask
 from hushwire.daemon.keyfile import KeyFileError, read_private
 from hushwire.daemon.update import Primary, UpdateError, validated
-from hushwire.events import Lookup, Outcome
+from hushwire.events import Answered, Lookup, Outcome
 from hushwire.names.binding import questions
 from hushwire.names.ipseckey import IPSECKEY
 from hushwire.names.publish import TYPES as RECORD_TYPES
@@ -54,18 +55,19 @@ def rotate(
     """
     primary = updates.primary(host)
     rotation = Rotation(file, state or _beside(file, "rotation"), control, primary)
-    rollover = rotation.resume(host)
-    if rollover is None:
-        new = rotation.new_key(kind)
-        rollover = rotation.begin(host, new, margin)
-        if not dry_run:
-            rotation.note(rollover, new)
-    for when, step in rollover.timetable(time.time()):
-        click.echo(f"{_utc(when)}  {step.value:9} {MEANING[step]}")
-    if dry_run:
-        click.echo("no update is sent, no file is written, no daemon is told")
-        return
-    rotation.run(rollover, give_up)
+    with _alone(file):
+        rollover = rotation.resume(host)
+        if rollover is None:
+            new = rotation.new_key(kind)
+            rollover = rotation.begin(host, new, margin)
+            if not dry_run:
+                rotation.note(rollover, new)
+        for when, step in rollover.timetable(time.time()):
+            click.echo(f"{_utc(when)}  {step.value:9} {MEANING[step]}")
+        if dry_run:
+            click.echo("no update is sent, no file is written, no daemon is told")
+            return
+        rotation.run(rollover, give_up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +120,11 @@ class Rotation:
             raise click.ClickException(f"the key in {self.file} is not published at {name}; see `hushwire dns publish`")
         rollover = Rollover(
             name, old.fingerprint.hex(), new.public.fingerprint.hex(),
-            # The longest that an answer without the new key may live.
             max(there.ttl for there in published.prerequisites), IPSECKEY in types, TLSA in types, margin,
         )  # fmt: skip
+        # The server was asked without authentication, and a wait must not become shorter by a lie.
+        signed_ttl = max(answer.ttl for answer in self._ask(rollover))
+        rollover = replace(rollover, ttl=max(rollover.ttl, signed_ttl))
         # Whether the new key can be published at all is known before anything is written.
         self._wanted(rollover, {old, new.public})
         if rollover.old not in self.seen(rollover).everywhere:
@@ -165,20 +169,27 @@ class Rotation:
 
     def seen(self, rollover: Rollover) -> Seen:
         """Ask the validator which keys are published, and look which is in use.  Not to know is an error."""
-        sets = [
-            (owner, rdtype)
-            for owner, rdtype in questions(rollover.name)
-            if (rdtype == IPSECKEY and rollover.whole) or (rdtype == TLSA and rollover.fingerprints)
-        ]
         keys: list[frozenset[str]] = []
-        for answer in validated(self.primary.configuration, [Lookup(i, *asked) for i, asked in enumerate(sets)]):
-            if answer.outcome not in (Outcome.SECURE, Outcome.DENIED):
-                because = f" ({answer.reason})" if answer.reason else ""
-                raise UpdateError(f"{RECORD_TYPES[answer.rdtype]} of {answer.name}: {answer.outcome.value}{because}")
+        for answer in self._ask(rollover):
             records = (Record(answer.name, answer.rdtype, rdata) for rdata in answer.rdata)
             keys.append(frozenset(record.fingerprint.hex() for record in records if record.fingerprint))
         in_use = read_public(self.file).fingerprint.hex()
         return Seen(frozenset.intersection(*keys), frozenset.union(*keys), in_use)
+
+    def _ask(self, rollover: Rollover) -> list[Answered]:
+        """The validated answers about the sets that this host publishes keys in."""
+        asked = [
+            (owner, rdtype)
+            for owner, rdtype in questions(rollover.name)
+            if (rdtype == IPSECKEY and rollover.whole) or (rdtype == TLSA and rollover.fingerprints)
+        ]
+        numbered = [Lookup(number, *question) for number, question in enumerate(asked)]
+        answers = validated(self.primary.configuration, numbered)
+        for answer in answers:
+            if answer.outcome not in (Outcome.SECURE, Outcome.DENIED):
+                because = f" ({answer.reason})" if answer.reason else ""
+                raise UpdateError(f"{RECORD_TYPES[answer.rdtype]} of {answer.name}: {answer.outcome.value}{because}")
+        return answers
 
     def _step(self, rollover: Rollover) -> Rollover:
         """One step, from a reading that allows it to a reading that shows it."""
@@ -243,6 +254,23 @@ class Rotation:
 
 class SwitchError(Exception):
     """This host does not use the new key yet; one clear line."""
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Two rotations at once would each make a new key.  The folder is locked: it is not replaced, as the files are."""
+    try:
+        descriptor = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise click.ClickException(f"{file}: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise click.ClickException(f"{file.parent}: another rotation runs here") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _beside(file: Path, suffix: str) -> Path:

@@ -1,0 +1,60 @@
+"""daemon.signatures: how long a name is good for, read from what a validator validated."""
+
+import socket
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+import dns.message
+import dns.query
+import dns.rdatatype
+import pytest
+
+from hushwire.daemon.signatures import resolve_signed
+from hushwire.daemon.unbound import Configuration
+from hushwire.events import Lookup, Outcome
+from hushwire.lab.dns import SignedWorld
+
+NAME = "alice.example"
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[SignedWorld]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    with SignedWorld(port=port) as world:
+        world.publish(NAME, [IPv4Address("192.0.2.1")])
+        yield world
+
+
+def configuration(world: SignedWorld) -> Configuration:
+    return Configuration(str(world.anchor_path), forward=(world.forward,), timeout=3)
+
+
+def test_every_link_of_the_zone_is_looked_at(world: SignedWorld) -> None:
+    """The records, what denies others, the zone's keys, and what its parent says of them."""
+    answers, signatures = resolve_signed(configuration(world), [Lookup(7, NAME, 1), Lookup(7, NAME, 28)])
+    assert [answer.outcome for answer in answers] == [Outcome.SECURE, Outcome.DENIED]
+    found = {(signature.covered, signature.owner): signature for signature in signatures}
+    assert {("A", f"{NAME}."), ("NSEC", f"{NAME}."), ("DNSKEY", f"{NAME}."), ("DS", f"{NAME}.")} <= found.keys()
+    assert found["DS", f"{NAME}."].signer == "example."
+    assert list(signatures) == sorted(signatures, key=lambda signature: signature.expires)
+
+
+@pytest.mark.parametrize("rdtype", ["A", "DNSKEY", "DS"])
+def test_the_time_is_the_signatures_own(world: SignedWorld, rdtype: str) -> None:
+    question = dns.message.make_query(NAME, rdtype, want_dnssec=True)
+    answer = dns.query.udp(question, world.address, port=world.port, timeout=3)
+    (rrsig,) = (rdata for rrset in answer.answer if rrset.rdtype == dns.rdatatype.RRSIG for rdata in rrset)
+    _, signatures = resolve_signed(configuration(world), [Lookup(1, NAME, 1)])
+    (ours,) = (one for one in signatures if (one.covered, one.owner) == (rdtype, f"{NAME}."))
+    assert ours.expires == rrsig.expiration
+    assert time.time() < ours.expires < time.time() + 30 * 86400
+
+
+def test_what_is_not_validated_has_no_say(world: SignedWorld) -> None:
+    for name, outcome in (("bogus.example", Outcome.ERROR), ("expired.example", Outcome.ERROR)):
+        (answer,), signatures = resolve_signed(configuration(world), [Lookup(1, name, 1)])
+        assert answer.outcome is outcome
+        assert signatures == ()
