@@ -69,7 +69,7 @@ def confine(
         ("not traceable", partial(_prctl, PR_SET_DUMPABLE, 0)),
     ]
     if not files:
-        measures += [("landlock", partial(_landlock, readable, writable))]
+        measures += [("landlock", partial(_landlock, readable, writable, network))]
     measures += [("seccomp", partial(_seccomp, network, programs))]
 
     applied, missing = [], []
@@ -103,11 +103,11 @@ def _set_capabilities(keep: Collection[Capability]) -> None:
 # --- Landlock ---------------------------------------------------------------------------------------------------------
 
 
-def _landlock(readable: Sequence[Path], writable: Sequence[Path]) -> None:
-    """No file but these, no TCP, no signal to those outside: as much as this kernel's version of Landlock knows."""
+def _landlock(readable: Sequence[Path], writable: Sequence[Path], network: bool) -> None:
+    """No file but these, no TCP without `network`, no signal to those outside: as much as this version of it knows."""
     version = _syscall(LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_VERSION)
     every = (1 << next(bits for since, bits in LANDLOCK_FILE_BITS if version >= since)) - 1
-    tcp = LANDLOCK_TCP if version >= 4 else 0
+    tcp = LANDLOCK_TCP if version >= 4 and not network else 0
     scope = LANDLOCK_SCOPE if version >= 6 else 0
     # An older kernel refuses an attribute that is longer than its own, unless the rest is zero.
     ruleset = _syscall(LANDLOCK_CREATE_RULESET, RULESET.pack(every, tcp, scope), RULESET.size, 0)
