@@ -77,13 +77,22 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
+class NameServer(Endpoint):
+    """Whom to ask."""
+
+    tls: str = ""
+    """The name in its certificate, where it is asked by TLS (RFC 7858); empty: in clear."""
+
+
+@dataclass(frozen=True, slots=True)
 class Dns:
     """`[dns]`: how names are looked up and validated."""
 
     trust_anchor: str = "/usr/share/dns/root.key"
     """File with the DNS key or digest that everything is validated from, as a zone file."""
-    forward: tuple[Endpoint, ...] = ()
-    """Name servers to ask, each "address" or "address@port".  Empty: hushwire asks from the root down, itself."""
+    forward: tuple[NameServer, ...] = ()
+    """Name servers to ask, each "address" or "address@port"; "address#name" or "address@port#name" by TLS, with a
+    certificate of that name, and then all.  Empty: hushwire asks from the root down, itself."""
     listen: tuple[Endpoint, ...] = ()
     """Where hushwire answers this host's own programs, each "address" or "address@port" of loopback.  Empty: nowhere.
     Whoever asks here for an address gets it when the policy for it stands."""
