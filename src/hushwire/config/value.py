@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
 
+from hushwire.config.model import NameServer
 from hushwire.names.name import BadName, host_name
 from hushwire.policy.pad import Identity
 from hushwire.wire.address import Endpoint, IPAddress, IPNetwork, host_network
@@ -145,15 +146,21 @@ def identity(value: object) -> Identity:
     return Identity.received(IDType.RFC822_ADDR, f"{user}@{name(domain)}".encode()) if at else Identity.fqdn(name(said))
 
 
-def server(value: object) -> Endpoint:
-    host, at, port = text(value).partition("@")
+def server(value: object) -> NameServer:
+    where, hash_sign, certified = text(value).partition("#")
+    found = _endpoint(where, 853 if hash_sign else 53)
+    return NameServer(found.address, found.port, name(certified) if hash_sign else "")
+
+
+def _endpoint(said: str, default: int) -> Endpoint:
+    host, at, port = said.partition("@")
     if at and not (port.isdecimal() and port.isascii() and 1 <= int(port) <= 65535):
-        raise ValueError(f'{shown(value)} has no port after its @; write one such as "127.0.0.1@5353"')
-    return Endpoint(address(host), int(port) if at else 53)
+        raise ValueError(f'{shown(said)} has no port after its @; write one such as "127.0.0.1@5353"')
+    return Endpoint(address(host), int(port) if at else default)
 
 
 def listener(value: object) -> Endpoint:
-    found = server(value)
+    found = _endpoint(text(value), 53)
     if not found.address.is_loopback:
         # Others would have their questions answered with our policies, and learn whom we ask for.
         raise ValueError(f'{shown(value)} is not of loopback; write one such as "127.0.0.153"')
