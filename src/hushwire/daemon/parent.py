@@ -237,7 +237,9 @@ class Parent:
 
         def resolve() -> None:
             to_parent = Channel(resolver_parent, {})
-            forward = tuple(f"{each.address}@{each.port}" for each in config.dns.forward)
+            forward = tuple(
+                f"{each.address}@{each.port}{'#' if each.tls else ''}{each.tls}" for each in config.dns.forward
+            )
             configuration = Configuration(config.dns.trust_anchor, forward=forward)
 
             def ready() -> None:
