@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hushwire.config import Config, ConfigError, Dns, Esp, Host, Ike, PlaneChoice, Rule, Start, parse
+from hushwire.config.model import NameServer
 from hushwire.config.proposal import CIPHERS, NUMBERS
 from hushwire.config.read import NEEDED, READERS
 from hushwire.crypto.suite import ENCR, INTEG, KE, PRF
@@ -17,7 +18,6 @@ from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
 from hushwire.policy.sad import Mode
 from hushwire.policy.spd import Action
-from hushwire.wire.address import Endpoint
 from hushwire.wire.registry import EncrID, EsnID, IDType, IntegID, KeID, PrfID
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -78,7 +78,7 @@ def test_every_setting() -> None:
         addresses = ["192.0.2.1", "2001:db8::1"]
         [dns]
         trust-anchor = "/a"
-        forward = ["127.0.0.1@5353", "::1"]
+        forward = ["127.0.0.1@5353", "::1", "192.0.2.53#dns.example", "192.0.2.53@8853#Dns.Example"]
         [ike]
         proposals = ["aes128-sha256-prfsha512-modp2048"]
         lifetime = 600
@@ -111,7 +111,12 @@ def test_every_setting() -> None:
     assert config.host == Host(
         "alice.example", "/k", PlaneChoice.USERSPACE, "_hushwire", "/s", "/c", 1500, 14500, addresses
     )
-    assert config.dns == Dns("/a", (Endpoint(ip_address("127.0.0.1"), 5353), Endpoint(ip_address("::1"), 53)))
+    assert config.dns.trust_anchor == "/a"
+    assert config.dns.forward == (
+        NameServer(ip_address("127.0.0.1"), 5353), NameServer(ip_address("::1"), 53),
+        NameServer(ip_address("192.0.2.53"), 853, "dns.example"),
+        NameServer(ip_address("192.0.2.53"), 8853, "dns.example"),
+    )  # fmt: skip
     (ike,) = config.ike.proposals
     assert (ike.encr, ike.integ) == (((EncrID.AES_CBC, 128),), (IntegID.HMAC_SHA2_256_128,))
     assert (ike.prf, ike.ke) == ((PrfID.HMAC_SHA2_512,), (KeID.MODP_2048,))
@@ -220,6 +225,10 @@ def test_the_narrower_of_two_rules_may_stand_beside_the_wider() -> None:
         (f"{HOST}addresses = ['224.0.0.1']", "host.addresses: '224.0.0.1' is no address of one host"),
         (f"{HOST}[dns]\nforward = ['dns.example']", "dns.forward: 'dns.example' is no address; write one such as"),
         (f"{HOST}[dns]\nforward = ['::1@x']", "dns.forward: '::1@x' has no port after its @; write one such as"),
+        (f"{HOST}[dns]\nforward = ['::1#']", "dns.forward: '' is not a text; write one"),
+        (f"{HOST}[dns]\nforward = ['::1#a b']", "dns.forward: 'a b' is no host name: "),
+        (f"{HOST}[dns]\nlisten = ['::1#a.example']", "dns.listen: '::1#a.example' is no address; write one such as"),
+        (f"{HOST}[dns]\nlisten = ['192.0.2.1']", "dns.listen: '192.0.2.1' is not of loopback; write one such as"),
         (f"{HOST}[ike]\nlifetime = 1.5", "ike.lifetime: 1.5 is no number of seconds; write a whole number from 10"),
         (f"{HOST}[ike]\nretransmit = [nan]", "ike.retransmit: [nan] is no list of waits; write 1 to 20 of"),
         (f"{HOST}[[rule]]\npeer = 'Bob..example'", "rule[1].peer: 'Bob..example' is no host name: an empty label"),
