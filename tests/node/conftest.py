@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hushwire.config import Config, PlaneChoice, Rule
+from hushwire.config import Config, Dns, PlaneChoice, Rule
 from hushwire.config import Host as HostConfig
 from hushwire.crypto.auth import Scheme, shared_key_auth, sign
 from hushwire.crypto.keys import PrivateKey, PublicKey
@@ -17,6 +17,9 @@ from hushwire.events import (
     Acquire,
     AddressesChanged,
     Answered,
+    Asked,
+    Count,
+    Counted,
     Datagram,
     DeletePolicy,
     DeleteSA,
@@ -27,6 +30,7 @@ from hushwire.events import (
     Notice,
     Outcome,
     Refused,
+    Release,
     Reply,
     Send,
     Sign,
@@ -65,6 +69,17 @@ class Host:
     replies: dict[int, Reply] = field(default_factory=dict)
     questions: int = 0
     refuse: Callable[[Any], bool] = lambda effect: False
+    releases: dict[int, Release] = field(default_factory=dict)
+    """What programs were told, by the number of their question."""
+    said: list[Any] = field(default_factory=list)
+    """Every effect, in order."""
+    slow: bool = False
+    """Its plane confirms no policy before confirm() is called."""
+    unconfirmed: list[int] = field(default_factory=list)
+    carried: int = 0
+    """Packets of all its SAs together."""
+    ends: dict[Any, float] = field(default_factory=dict)
+    """When its plane lets go of a policy by itself."""
 
     def kinds(self) -> list[str]:
         return [notice.kind for notice in self.notices]
@@ -85,6 +100,10 @@ class Net:
     outcome: dict[str, Outcome] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
     """Names that the resolver says nothing about."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Where a CNAME leads."""
+    taken: dict[Any, Host] = field(default_factory=dict)
+    """Who gets what is sent to an address, in place of whose it is: he is on the path."""
     ttl: int = 60
     now: Now = field(default_factory=lambda: Now(0.0, 1.8e9))
     late: list[tuple[Host, Lookup]] = field(default_factory=list)
@@ -94,10 +113,10 @@ class Net:
 
     def host(
         self, name: str, *rules: Rule, key: str = "", plane: PlaneChoice = PlaneChoice.KERNEL, pinned: Any = None,
-        shared: Any = None, addresses: tuple[Any, ...] = (),
+        shared: Any = None, addresses: tuple[Any, ...] = (), ask: tuple[str, ...] = (),
     ) -> Host:  # fmt: skip
         private = KEY[key or name]
-        config = Config(HostConfig(f"{name}.example", addresses=addresses), rules=rules)
+        config = Config(HostConfig(f"{name}.example", addresses=addresses), Dns(ask=ask), rules=rules)
         secrets = Secrets(private.public, pinned or {}, shared or {})
         host = Host(name, Node(config, secrets, plane, SeededEntropy(name.encode())), private, (ADDRESS[name],))
         self.hosts[name] = host
@@ -119,7 +138,31 @@ class Net:
         self.run()
         return host.replies.get(self.requests)
 
+    def look_up(self, host: Host, name: str) -> int:
+        """A program asks for a name's addresses; what it was told will be in host.releases by this number."""
+        self.requests += 1
+        self.step(host, Asked(self.requests, name))
+        self.run()
+        return self.requests
+
+    def told(self, host: Host, name: str, patience: float = 15.0) -> Release:
+        """What a program is told, however long that takes."""
+        number = self.look_up(host, name)
+        for _ in range(int(patience * 4)):
+            if number in host.releases:
+                break
+            self.wait(0.25)
+        return host.releases[number]
+
+    def confirm(self, host: Host) -> None:
+        """The plane has done what was asked of it so far."""
+        waiting, host.unconfirmed = host.unconfirmed, []
+        for request in waiting:
+            self.step(host, Installed(request))
+        self.run()
+
     def _perform(self, host: Host, effect: Any) -> None:
+        host.said.append(effect)
         match effect:
             case Send():
                 self.wire.append((host, effect))
@@ -144,9 +187,20 @@ class Net:
                 host.sad.pop(sa, None)
             case InstallPolicy(request, policy):
                 host.spd[policy.selector, policy.direction] = policy
-                self.step(host, Installed(request))
+                host.ends.pop((policy.selector, policy.direction), None)
+                if policy.lifetime:
+                    host.ends[policy.selector, policy.direction] = self.now.monotonic + policy.lifetime
+                if host.slow:
+                    host.unconfirmed.append(request)
+                else:
+                    self.step(host, Installed(request))
             case DeletePolicy(selector, direction):
-                del host.spd[selector, direction]
+                # What has ended by itself is gone already.
+                host.spd.pop((selector, direction), None)
+            case Count(request, sas):
+                self.step(host, Counted(request, host.carried if set(sas) & set(host.sad) else 0))
+            case Release(request):
+                host.releases[request] = effect
             case Notice():
                 host.notices.append(effect)
             case Reply(request):
@@ -156,14 +210,16 @@ class Net:
         request, name, rdtype = question.request, question.name, question.rdtype
         if (subject := _subject(question)) in self.outcome:
             return Answered(request, name, rdtype, self.outcome[subject], ttl=self.ttl, reason="by the test")
-        addresses, keys = self.zone.get(name, ((), ()))
+        alias = self.aliases.get(name, "")
+        addresses, keys = self.zone.get(alias or name, ((), ()))
         rdata = {
             A: tuple(a.packed for a in addresses if a.version == 4),
             AAAA: tuple(a.packed for a in addresses if a.version == 6),
             IPSECKEY: tuple(write_record(KeyRecord(10, None, key)) for key in keys),
             TLSA: (),
         }[rdtype]
-        return Answered(request, name, rdtype, Outcome.SECURE if rdata else Outcome.DENIED, rdata, self.ttl)
+        outcome = Outcome.SECURE if rdata else Outcome.DENIED
+        return Answered(request, name, rdtype, outcome, rdata, self.ttl, canonical=alias)
 
     def run(self) -> None:
         """Carry datagrams until there are no more."""
@@ -172,7 +228,8 @@ class Net:
                 return
             sender, send = self.wire.pop(0)
             for host in self.hosts.values():
-                if send.remote.address in host.addresses and not self.lost(sender, send):
+                here = self.taken.get(send.remote.address, host) is host
+                if here and send.remote.address in host.addresses and not self.lost(sender, send):
                     self.step(host, Datagram(send.remote, send.local, send.data))
         raise AssertionError("they never stop talking")
 
@@ -187,9 +244,17 @@ class Net:
                 if host.node.deadline() <= self.now.monotonic:
                     self.step(host, Timeout())
             self.run()
+            self._let_lapse()
         else:
             raise AssertionError("time stands still")
         self.now = Now(end, self.now.wall)
+        self._let_lapse()
+
+    def _let_lapse(self) -> None:
+        for host in self.hosts.values():
+            for key in [key for key, end in host.ends.items() if end <= self.now.monotonic]:
+                del host.ends[key]
+                host.spd.pop(key, None)
 
     def packet(self, host: Host, remote: Any, protocol: int = 0, remote_port: int = 0, local: Any = None) -> Any:
         """A packet leaves: what the plane would do with it, raising Acquire as the kernel does."""
@@ -199,12 +264,24 @@ class Net:
         if not found:
             return Action.CLEAR
         policy = min(found, key=lambda policy: policy.priority)
+        if policy.action is not Action.PROTECT:
+            return policy.action
         fits = [sa for sa in host.sad.values() if sa.direction.value == "out" and sa.reqid == policy.reqid]
         if any(sa.selector.matches(flow) for sa in fits):
             return Action.PROTECT
         self.step(host, Acquire(flow, policy.reqid, 7))
         self.run()
         return Action.BLOCK
+
+    def fate(self, host: Host, remote: Any, patience: float = 12.0) -> Action:
+        """What becomes of packets to an address in the end: the first may have to be held for a while."""
+        now = self.packet(host, remote)
+        for _ in range(int(patience)):
+            if now is not Action.BLOCK:
+                break
+            self.wait(1.0)
+            now = self.packet(host, remote)
+        return now
 
 
 def _subject(question: Lookup) -> str:

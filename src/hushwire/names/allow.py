@@ -50,7 +50,7 @@ class Pace:
         """Whether there is room for one more from there; if so it is counted.  `now`: monotonic seconds."""
         self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._per_second)
         self._filled = now
-        prefix = str(ip_network((source, 24 if source.version == 4 else 64), strict=False))
+        prefix = _prefix(source)
         recent = [when for when in self._sources.get(prefix, ()) if when > now - SOURCE_SPAN]
         if self._tokens < 1 or len(recent) >= PER_SOURCE:
             return False
@@ -60,3 +60,12 @@ class Pace:
             del self._sources[next(iter(self._sources))]
         self._sources[prefix] = [*recent, now]
         return True
+
+    def take_back(self, source: IPAddress) -> None:
+        """The last one that was counted from there was welcome."""
+        if recent := self._sources.get(_prefix(source)):
+            recent.pop()
+
+
+def _prefix(source: IPAddress) -> str:
+    return str(ip_network((source, 24 if source.version == 4 else 64), strict=False))

@@ -1,5 +1,6 @@
 """Programs that asked for a name's addresses, and what they are told (DESIGN.md law 3; docs/names.md has the table)."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from hushwire.config import Start
@@ -13,6 +14,8 @@ ASK_LIMIT = 4.0
 """Seconds until a program hears something, since resolvers' clients give up after five."""
 LONGEST = 300
 """Seconds for which an answer may be kept, whatever the DNS says: as long as that we have to keep its policies."""
+OTHER_FAMILY = 0.5
+"""Seconds that one IP version's address waits for the other's, whose exchange may be under way."""
 RETRY = 5
 """Seconds after which a program may ask again where the answer was not the best there could be."""
 
@@ -25,6 +28,8 @@ class Told:
     ttl: int = 0
     addresses: tuple[IPAddress, ...] = ()
     reason: str = ""
+    partial: bool = False
+    """Of an IP version there is none yet, where one could be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class Captures:
 
     def __init__(self) -> None:
         self._waiting: dict[Peer, list[_Question]] = {}
+        self._partial: dict[Peer, float] = {}
+        """Until when there may be more to tell of a peer than there is."""
 
     def wait(self, peer: Peer, request: int, now: float, *, command: bool) -> None:
         """A program waits from now on; with `command`, another resolver by the control socket."""
@@ -49,19 +56,27 @@ class Captures:
 
     def deadline(self) -> float:
         """Monotonic time at which somebody has waited long enough."""
-        ends = (questions[0].since + _limit(peer) for peer, questions in self._waiting.items())
-        return min(ends, default=NEVER)
+        ends = [questions[0].since + _limit(peer) for peer, questions in self._waiting.items()]
+        return min(*ends, *self._partial.values(), NEVER, NEVER)
 
     def peers(self) -> list[Peer]:
         return list(self._waiting)
 
-    def answer(self, peer: Peer, now: float, *, pending: bool) -> list[Effect]:
-        """Tell those who wait for a peer, if there is something to tell.  `pending`: policies are being installed."""
+    def answer(self, peer: Peer, now: float, *, pending: bool, versions: Collection[int]) -> list[Effect]:
+        """Tell those who wait for a peer, if there is something to tell.
+
+        `pending`: policies are being installed.  `versions`: of IP, that this host has addresses of.
+        """
         questions = self._waiting.get(peer)
         if not questions:
             return []
-        told = judge(peer, questions[0].since, now, pending=pending)
+        since = questions[0].since
+        self._partial.pop(peer, None)
+        told = judge(peer, since, now, pending=pending, versions=versions)
         if told is None:
+            return []
+        if told.partial and now < since + OTHER_FAMILY:
+            self._partial[peer] = since + OTHER_FAMILY
             return []
         del self._waiting[peer]
         return [tell(question.request, told, command=question.command) for question in questions]
@@ -74,7 +89,7 @@ def tell(request: int, told: Told, *, command: bool) -> Effect:
     return Release(request, told.verdict, told.addresses, told.ttl, told.reason)
 
 
-def judge(peer: Peer, since: float, now: float, *, pending: bool) -> Told | None:
+def judge(peer: Peer, since: float, now: float, *, pending: bool, versions: Collection[int] = ()) -> Told | None:
     """What to tell of a peer that somebody has asked for at `since`; None: not yet."""
     lookup, clear = peer.lookup, permits_clear(peer.rules) and not peer.reached
     if lookup is not None and lookup.binding is None:
@@ -88,8 +103,9 @@ def judge(peer: Peer, since: float, now: float, *, pending: bool) -> Told | None
     ttl = min(LONGEST, lookup.binding.ttl if lookup is not None and lookup.binding is not None else LONGEST)
     standing = peer.standing
     if standing and not pending and (not peer.needs_proof or set(map(peer.real, standing)) & peer.proven):
-        complete = {place.version for place in standing} == {address.version for address in peer.addresses}
-        return Told(Verdict.ONLY, ttl if complete else min(ttl, RETRY), standing)
+        found = {address.version for address in standing}
+        partial = any(address.version in versions and address.version not in found for address in peer.addresses)
+        return Told(Verdict.ONLY, min(ttl, RETRY) if partial else ttl, standing, partial=partial)
     if peer.contested and not standing:
         return Told(Verdict.REFUSE, reason=f"{peer.name}: its address is another's, who proved another key there")
     if peer.not_before > now or now >= since + _limit(peer):

@@ -13,9 +13,9 @@ from hushwire.timers import Now
 
 GRACE = 30.0
 """Seconds that a peer outlives the last answer that a program got."""
-HELD_FOR = 3600.0
+HELD_FOR = 3660.0
 """Seconds that policies which permit no clear outlive it: whoever kept the address for longer has had his time.  The
-guard counts them, too."""
+guard counts an hour, from a little later on: were it asked too soon, the policy would stay for good."""
 
 
 class Idle:

@@ -326,7 +326,9 @@ class Node:
             self._seeking.let_prove(peer, now)
 
     def _answer_programs(self, peer: Peer, now: Now) -> None:
-        effects = self._captures.answer(peer, now.monotonic, pending=self._policies.pending(peer))
+        versions = {address.version for address in self.peers.own}
+        pending = self._policies.pending(peer)
+        effects = self._captures.answer(peer, now.monotonic, pending=pending, versions=versions)
         if effects:
             # Its policies stay for as long as the answer may be believed.
             self._idle.used(peer, now.monotonic)

@@ -127,11 +127,8 @@ class Peers:
         """What the configuration calls those whom a rule is about, that is made out to one of them here."""
         if isinstance(made_out.peer, str):
             return made_out.peer
-        for group in self.rulebook.groups:
-            peer = group[0].peer
-            if not isinstance(peer, str) and made_out.peer.network_address in peer:
-                return str(peer)
-        return str(made_out.peer)
+        group = self.rulebook.group_of(made_out.peer.network_address)
+        return str(group[0].peer if group is not None else made_out.peer)
 
     def _add(self, number: int, rules: Rules, secret: str) -> Peer:
         rule = rules[0]

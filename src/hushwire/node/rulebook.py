@@ -46,10 +46,12 @@ class Rulebook:
 
     def for_address(self, address: IPAddress) -> Rules | None:
         """The rules for an address, made out to it alone; None: none speaks of it."""
-        for prefix, group in self._by_prefix:
-            if address in prefix:
-                return tuple(replace(rule, peer=host_network(address)) for rule in group)
-        return None
+        group = self.group_of(address)
+        return tuple(replace(rule, peer=host_network(address)) for rule in group) if group is not None else None
+
+    def group_of(self, address: IPAddress) -> Rules | None:
+        """The rules for an address, as the configuration has them."""
+        return next((group for prefix, group in self._by_prefix if address in prefix), None)
 
     def speaks_of(self, name: str) -> bool:
         """Whether a program that asks for this name has to wait for what a rule makes of it."""
