@@ -60,3 +60,23 @@ def esp(rounds: int, seconds: int) -> None:
             click.echo(throughput)
         ours, theirs = rates["hushwire userspace plane"], rates["strongSwan kernel-libipsec"]
         click.echo(f"ratio {ours.middle / theirs.middle:.2f}")
+
+
+@bench.command()
+@click.option("--rounds", type=click.IntRange(1, 100), default=5, show_default=True)
+@click.option("--plane", type=click.Choice(["auto", "kernel", "userspace"]), default="auto", show_default=True)
+def latency(rounds: int, plane: str) -> None:
+    """What a program waits for its first byte, plain and with hushwire, over a wire with delay."""
+    from hushwire.lab.bench_latency import measure
+
+    measure(rounds, plane, click.echo)
+
+
+@bench.command()
+@click.option("--rounds", type=click.IntRange(1, 100), default=5, show_default=True)
+@click.option("--lookups", type=click.IntRange(1, 1_000_000), default=20_000, show_default=True, help="In each round.")
+def lookups(rounds: int, lookups: int) -> None:
+    """Look-ups through the capturing resolver, against unbound."""
+    from hushwire.lab.bench_lookups import compare
+
+    click.echo(compare(rounds, lookups, click.echo))

@@ -1,0 +1,143 @@
+"""What a program waits for its first byte: a page by name with curl, plain and with hushwire, over a wire with delay.
+
+Plain: curl asks a validating resolver on its own host (unbound).  With hushwire: the capturing resolver, and every name
+private; the server knows the client's name by a rule.  Cold: nobody has asked for that name yet; the resolver knows the
+keys of its zone.  Warm: it was fetched before.
+"""
+
+import statistics
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hushwire.lab.medium import Rule
+from hushwire.lab.namespaces import Host
+from hushwire.lab.peer import eventually
+from hushwire.lab.stage import CURL
+from hushwire.lab.story import LISTENER, Story
+
+PLAIN = "127.0.0.53"
+"""Where unbound answers on the same host."""
+DISTANCES = (0.0, 0.020, 0.100)
+"""Round trips of the wire, in seconds."""
+PRIVATE = '[[rule]]\npeer = "*"\ngroup = "private"\n'
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Of one distance; times in milliseconds, medians of the rounds."""
+
+    distance: float
+    """Milliseconds of a round trip."""
+    plain: tuple[float, float]
+    """Cold, warm."""
+    hushwire: tuple[float, float]
+
+    @property
+    def added(self) -> tuple[float, float]:
+        """What hushwire costs, cold and warm."""
+        return self.hushwire[0] - self.plain[0], self.hushwire[1] - self.plain[1]
+
+    def __str__(self) -> str:
+        (cold, warm), (our_cold, our_warm) = self.plain, self.hushwire
+        trips = f" = {self.added[0] / self.distance:.1f} round trips" if self.distance else ""
+        return (
+            f"RTT {self.distance:3.0f} ms   "
+            f"cold: plain {cold:6.1f}, hushwire {our_cold:6.1f}, added {self.added[0]:6.1f}{trips}   "
+            f"warm: plain {warm:6.1f}, hushwire {our_warm:6.1f}, added {self.added[1]:5.1f}"
+        )
+
+
+def measure(rounds: int, plane: str, tell: Callable[[object], None]) -> list[Wait]:
+    """The table, told line by line."""
+    waits = []
+    for distance in DISTANCES:
+        plain = _medians(_plain(distance) for _ in range(rounds))
+        ours = _medians(_hushwire(distance, plane) for _ in range(rounds))
+        waits.append(Wait(distance * 1000, plain, ours))
+        tell(waits[-1])
+    return waits
+
+
+def _medians(rounds: Iterator[tuple[float, float]]) -> tuple[float, float]:
+    cold, warm = zip(*rounds, strict=True)
+    return statistics.median(cold), statistics.median(warm)
+
+
+@contextmanager
+def _stage(distance: float, plane: str) -> Iterator[tuple[Story, Path]]:
+    with Story("alice", "bob", plane=plane) as story:
+        pages = story.serve_web(story["bob"])
+        (pages / "page").write_text("a page")
+        if distance:
+            story.relay.add(Rule(delay=distance / 2))
+        yield story, pages
+
+
+def _plain(distance: float) -> tuple[float, float]:
+    with _stage(distance, "auto") as (story, _):
+        alice, bob = story["alice"], story["bob"]
+        story.world.publish("bob.example", [bob.v4, bob.v6])
+        config = story.folder / "unbound.conf"
+        config.write_text(
+            UNBOUND.format(
+                listen=PLAIN, anchor=story.world.anchor_path, forward=story.world.forward, folder=story.folder
+            )
+        )
+        alice.start("unbound", "-d", "-c", str(config), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return _fetch_twice(story, alice, PLAIN)
+
+
+def _hushwire(distance: float, plane: str) -> tuple[float, float]:
+    with _stage(distance, plane) as (story, _):
+        story.hire("bob", PRIVATE.replace("*", "alice.example"))
+        story.hire("alice", PRIVATE, dns=f'listen = ["{LISTENER}"]')
+        if not eventually(lambda: story.peer("bob", "alice.example")["addresses"], 20):
+            raise RuntimeError(f"bob does not find alice:\n{story.log()}")
+        return _fetch_twice(story, story["alice"], LISTENER)
+
+
+def _fetch_twice(story: Story, alice: Host, server: str) -> tuple[float, float]:
+    """Milliseconds to the first byte, cold and warm."""
+    # Another question makes the resolver fetch the zones' keys, which one does not do for each name.
+    asked = eventually(lambda: "NOERROR" in story.program(alice, "kdig", f"@{server}", "bob.example", "TXT").stdout, 20)
+    if not asked:
+        raise RuntimeError(f"no resolver at {server}:\n{story.log()}")
+    command = (
+        *CURL,
+        "-4",
+        "--max-time",
+        "20",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{time_starttransfer}",
+        "http://bob.example/page",
+    )
+    cold, *warm = (story.program(alice, *command, server=server).stdout for _ in range(4))
+    if not all(map(float, (cold, *warm))):
+        raise RuntimeError(f"no page came:\n{story.log()}")
+    return float(cold) * 1000, statistics.median(map(float, warm)) * 1000
+
+
+UNBOUND = """
+server:
+    interface: {listen}
+    do-daemonize: no
+    username: ""
+    chroot: ""
+    directory: "{folder}"
+    pidfile: ""
+    use-syslog: no
+    do-not-query-localhost: no
+    trust-anchor-file: "{anchor}"
+    unblock-lan-zones: yes
+    module-config: "validator iterator"
+forward-zone:
+    name: "."
+    forward-addr: {forward}
+remote-control:
+    control-enable: no
+"""
