@@ -277,6 +277,20 @@ def test_a_published_key_that_vanishes_is_published_again(host: Host, clock: Clo
     assert clock.time() - began > 3 * TTL, "and waited for in full again"
 
 
+def test_an_old_key_that_is_in_use_again_is_not_withdrawn(host: Host, clock: Clock) -> None:
+    """Somebody put the old file back while the rotation waited."""
+    old = host.file.with_name("host.key.old")
+
+    def put_back() -> None:
+        if old.exists():
+            host.file.write_bytes(old.read_bytes())
+
+    clock.at_sleep = put_back
+    assert "withdraw: the key file does not hold the new key" in refused(host.rotate("--give-up", "100"))
+    assert host.in_use == host.first.fingerprint
+    assert host.in_use in host.published
+
+
 def test_an_update_that_is_refused_changes_nothing(host: Host, clock: Clock, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.tsig"
     wrong.write_text(f"hmac-sha256:alice-key:{'A' * 44}")

@@ -3,9 +3,14 @@
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+import dns.query
+import dns.tsig
+import dns.tsigkeyring
+import dns.update
 import pytest
 
 from hushwire.crypto.keys import KeyKind, PrivateKey, PublicKey
@@ -15,7 +20,7 @@ from hushwire.daemon.unbound import Configuration
 from hushwire.daemon.update import Changed, Primary, Server, UpdateError, zone_of
 from hushwire.lab import updates
 from hushwire.lab.updates import HOST, OTHER, SERVERS, ZONE, Bind
-from hushwire.names.publish import Own, Plan, Record, Unpublishable, records_of
+from hushwire.names.publish import Own, Plan, Record, RecordSet, Unpublishable, records_of
 
 pytestmark = pytest.mark.lab
 
@@ -135,23 +140,41 @@ def test_a_wrong_secret_changes_nothing(served: updates.Primary, primary: Primar
     assert everything(served) == there
 
 
-@pytest.mark.parametrize("record", ["bob.example. A 192.0.2.1", f"{HOST}. TLSA 3 1 1 {'00' * 32}"])
-def test_the_key_is_good_for_its_name_and_types_only(served: updates.Primary, primary: Primary, record: str) -> None:
-    """What a stolen key cannot do: the ACL of docs/publishing.md holds.  (Types beyond ours are not even planned.)"""
-    owner, rdtype, rdata = record.split(" ", 2)
-    name = owner.removesuffix(".")
-    wanted = (
-        records_of(name, (), [IPv4Address(rdata)])
-        if rdtype == "A"
-        else (Record(f"other._udp.{HOST}", 52, bytes((3, 1, 1)) + bytes(32)),)
-    )
-    there = everything(served)
-    plan = Plan(ZONE, (), (), tuple((one, 5) for one in wanted), wanted, (), ())
+OTHERS = (
+    Record(OTHER, 1, bytes((192, 0, 2, 1))),
+    Record(f"other._udp.{HOST}", 52, bytes((3, 1, 1)) + bytes(32)),
+)
+
+
+@pytest.mark.parametrize("record", OTHERS, ids=["another name", "a name below"])
+def test_the_key_is_good_for_its_names_and_types_only(
+    served: updates.Primary, primary: Primary, record: Record
+) -> None:
+    """What a stolen key cannot do: the ACL of docs/publishing.md holds, and that nothing was done is said."""
+    rdtype = {1: "A", 52: "TLSA"}[record.rdtype]
+    before = served.ask(record.owner, rdtype)
+    there = frozenset(IPv4Address(text).packed for text in before)
+    beyond = Plan(ZONE, (RecordSet(record.owner, record.rdtype, 2, there),), (), ((record, 5),), (record,), (), ())
     impatient = Primary(primary.server, primary.credential, primary.configuration, timeout=1, patience=1)
-    with pytest.raises(UpdateError, match=r"REFUSED|BADKEY|NOERROR and left|not seen"):
-        impatient.publish(plan)
-    assert everything(served) == there
-    assert served.ask(f"other._udp.{HOST}", "TLSA") == []
+    with pytest.raises(UpdateError, match=r"REFUSED|BADKEY|NOERROR and left"):
+        impatient.publish(beyond)
+    assert served.ask(record.owner, rdtype) == before
+
+
+@pytest.mark.parametrize(
+    ("rdtype", "rdata"), [("TXT", "x"), ("CNAME", OTHER + "."), ("NS", OTHER + "."), ("KEY", "512 3 15 AAAA")]
+)
+def test_the_key_is_good_for_four_types_only(
+    served: updates.Primary, primary: Primary, rdtype: str, rdata: str
+) -> None:
+    """Sent as a thief would: dnspython's own update.  Its control is the last one."""
+    keyring = dns.tsigkeyring.from_text({f"{updates.TSIG_NAME}.": served.secret})
+    for kind, text in ((rdtype, rdata), ("A", "192.0.2.1")):
+        update = dns.update.UpdateMessage(f"{ZONE}.", keyring=keyring, keyalgorithm="hmac-sha256.")
+        update.add(f"{HOST}.", 5, kind, text)
+        with suppress(dns.tsig.PeerError):
+            dns.query.tcp(update, "127.0.0.1", port=served.port, timeout=3)
+        assert bool(served.ask(HOST, kind)) is (kind == "A")
 
 
 def test_a_name_of_another_zone(primary: Primary) -> None:

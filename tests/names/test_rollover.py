@@ -50,6 +50,7 @@ def test_the_whole_way() -> None:
         (Step.WITHDRAW, seen(OLD, NEW, in_use=NEW), "still published"),
         (Step.WITHDRAW, seen(NEW, in_use=NEW, anywhere=(OLD,)), "still published"),
         (Step.WITHDRAW, seen(in_use=NEW), "not published"),
+        (Step.WITHDRAW, seen(NEW), "does not hold the new key"),
     ],
 )
 def test_what_a_reading_does_not_show_is_not_done(step: Step, reading: Seen, reason: str) -> None:

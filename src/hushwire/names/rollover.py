@@ -117,6 +117,7 @@ class Rollover:
             case Step.WITHDRAW:
                 self._require(self.new in seen.everywhere, "the new key is not published")
                 self._require(self.old not in seen.anywhere, "the old key is still published")
+                self._require(seen.in_use == self.new, "the key file does not hold the new key")
             case Step.DONE:
                 raise NotYet("the rotation is over")
         pause = 0.0 if self.step is Step.WITHDRAW else self.wait
