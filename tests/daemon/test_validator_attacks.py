@@ -6,7 +6,7 @@ Each attack has its control, in which the guard is out and the attack succeeds.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from select import select
 
@@ -21,13 +21,13 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from hushwire.crypto.keys import PublicKey
 from hushwire.daemon import unbound
-from hushwire.daemon.resolver import resolve
-from hushwire.daemon.unbound import Configuration, Validator
+from hushwire.daemon.unbound import Validator
 from hushwire.events import Answered, Lookup, Outcome
-from hushwire.lab import defects, keytrap
+from hushwire.lab import asking, defects, keytrap
+from hushwire.lab.asking import answers, ask, believed, trusting
 from hushwire.lab.defects import STRANGER, Defect
 from hushwire.lab.evil import EvilWorld
-from hushwire.names.binding import AAAA, A, Binding, Unbound, bind, questions
+from hushwire.names.binding import AAAA, A, Binding
 from hushwire.names.ipseckey import IPSECKEY
 
 ALICE, BOB, OWN, VOID, UNSIGNED = (
@@ -69,40 +69,10 @@ def options(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return options
 
 
-def trusting(world: EvilWorld, timeout: float = 5.0) -> Configuration:
-    return Configuration("", (world.anchor,), (world.forward,), timeout=timeout)
-
-
-def answers(world: EvilWorld, name: str, timeout: float = 5.0) -> list[Answered]:
-    """What bind() wants to know, from a validator without a past."""
-    lookups = [Lookup(number, owner, rdtype) for number, (owner, rdtype) in enumerate(questions(name))]
-    return resolve(trusting(world, timeout), lookups)
-
-
-def found(name: str, a: Answered, aaaa: Answered, ipseckey: Answered, tlsa: Answered) -> Binding | Outcome:
-    """The Binding, or why there is none."""
-    try:
-        return bind(name, a, aaaa, ipseckey, tlsa)
-    except Unbound as unbound:
-        return unbound.outcome
-
-
-def believed(answer: Answered) -> Answered:
-    """As somebody would take it who does not ask whether it is proven."""
-    return replace(answer, outcome=Outcome.SECURE if answer.rdata else Outcome.DENIED)
-
-
-def ask(validator: Validator, *lookups: Lookup) -> list[Answered]:
-    """The answers in the order of the questions; the validator's timeout bounds it."""
-    for lookup in lookups:
-        validator.ask(lookup, time.monotonic())
-    found: dict[int, Answered] = {}
-    while len(found) < len(lookups):
-        deadline = validator.deadline()
-        assert deadline is not None
-        select([validator], [], [], max(0.0, deadline - time.monotonic()))
-        found |= {answer.request: answer for answer in validator.answered(time.monotonic())}
-    return [found[lookup.request] for lookup in lookups]
+def found(name: str, *heard: Answered) -> Binding | Outcome:
+    """The Binding, or the outcome of there being none."""
+    result = asking.found(name, *heard)
+    return result if isinstance(result, Binding) else result.outcome
 
 
 def test_the_honest_world(world: EvilWorld) -> None:

@@ -266,7 +266,7 @@ def next_closer(name: Name, encloser: Name) -> Name:
 def _rdata(rdtype: RdataType, text: str) -> dns.rdata.Rdata:
     if text.startswith("\\# "):
         # dnspython would refuse octets that are no good record, and those are what we are here for.
-        return dns.rdata.GenericRdata(IN, rdtype, bytes.fromhex(text.split(maxsplit=2)[2]))
+        return dns.rdata.GenericRdata(IN, rdtype, bytes.fromhex("".join(text.split()[2:])))
     return dns.rdata.from_text(IN, rdtype, text, dns.name.root, relativize=False)
 
 

@@ -5,7 +5,7 @@ ATTACKS.md rows 29 to 34, 42, 43 and 45.  A defect changes an Exchange; several 
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import dns.exception
 import dns.flags
@@ -25,19 +25,25 @@ STRANGER = "192.0.2.66"
 
 @dataclass(slots=True)
 class Exchange:
-    """One question and what becomes of its answer; a defect changes the fields from `reply` on."""
+    """One question and what becomes of its answer, which a defect changes."""
 
     authority: Authority
     query: dns.message.Message
     tcp: bool
-    reply: dns.message.QueryMessage
-    """Honest, until a defect has seen it."""
     octets: list[bytes] | None = None
     """The messages to send instead of the reply; empty: none at all."""
     forged: list[bytes] = field(default_factory=list)
     """Datagrams to send before, from another port than the one asked."""
     delay: float = 0.0
     """Seconds until the answer goes out."""
+    _reply: dns.message.QueryMessage | None = None
+
+    @property
+    def reply(self) -> dns.message.QueryMessage:
+        """Honest, until a defect has seen it.  What is dropped is never made: a flood of it would hold up the rest."""
+        if self._reply is None:
+            self._reply = self.authority.reply(self.query)
+        return self._reply
 
     @property
     def name(self) -> Name:
@@ -264,7 +270,7 @@ def empty_message(exchange: Exchange) -> None:
 
 def from_elsewhere(exchange: Exchange) -> None:
     """Forged answers from another port come first."""
-    lie = replace(exchange, reply=exchange.authority.reply(exchange.query))
+    lie = Exchange(exchange.authority, exchange.query, exchange.tcp)
     forge(lie)
     exchange.forged = [lie.wire()] * 3
 
@@ -278,13 +284,23 @@ def out_of_bailiwick(exchange: Exchange) -> None:
     exchange.reply.additional.append(victim)
 
 
+def redirect(exchange: Exchange) -> None:
+    """The name is an alias of evil.example, whose own records follow, well signed."""
+    there = dns.message.make_query(EVIL, exchange.rdtype, want_dnssec=True)
+    _empty(exchange, dns.rcode.NOERROR)
+    exchange.reply.answer = [
+        rrset_of(exchange.name, RdataType.CNAME, [str(EVIL)]),
+        *exchange.authority.reply(there).answer,
+    ]
+
+
 def mutate(seed: int) -> Defect:
     """A few octets of the message are others, another few missing or doubled; the ID stays."""
     dice = random.Random(seed)
 
     def mutated(exchange: Exchange) -> None:
         octets = bytearray(exchange.wire())
-        for _ in range(dice.randint(1, 8)):
+        for _ in range(dice.randint(1, 4)):
             where = dice.randrange(2, len(octets))
             match dice.randrange(4):
                 case 0 | 1:
@@ -346,6 +362,6 @@ DEFECTS: dict[str, Defect] = {
         drop, servfail, refused, strip_signatures, ignore_do, deny, deny_name, deny_by_another,
         spoil, expire, postdate, expire_soon, sign_by_parent, sign_by_sibling, sign_by_impostor, fewer_labels,
         claim_wildcard_above, other_keys, replay_wildcard, bare_wildcard, forge, set_ad, spoil_and_set_ad,
-        cut, pad, loop, wrong_id, wrong_question, empty_message, from_elsewhere, out_of_bailiwick,
+        cut, pad, loop, wrong_id, wrong_question, empty_message, from_elsewhere, out_of_bailiwick, redirect,
     )
 }  # fmt: skip

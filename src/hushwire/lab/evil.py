@@ -161,7 +161,7 @@ class EvilWorld(Publisher):
             question = query.question[0]
             with self._lock:
                 self.asked[question.name.to_text(omit_final_dot=True).lower(), question.rdtype.name] += 1
-                exchange = Exchange(self._authority, query, tcp, self._authority.reply(query))
+                exchange = Exchange(self._authority, query, tcp)
                 exchange.delay, defects = self._misdeed(question.name, question.rdtype)
                 for defect in defects:
                     defect(exchange)

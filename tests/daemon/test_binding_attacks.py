@@ -1,0 +1,208 @@
+"""What a zone's owner may sign, through the real validator: ATTACKS.md rows 38, 40 and 42.
+
+DNSSEC proves all of it.  Each guard has its control, in which it is out.
+"""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import dns.message
+import dns.query
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from hushwire.crypto.keys import PublicKey
+from hushwire.events import Answered, Outcome
+from hushwire.lab.asking import answers, found
+from hushwire.lab.evil import EvilWorld
+from hushwire.names import binding, ipseckey
+from hushwire.names.binding import Binding, Unbound
+from hushwire.names.ipseckey import KeyRecord, generic, write_record
+from hushwire.wire.address import IPAddress
+
+EVIL, GATEWAY = "evil.example", "gateway.evil.example"
+V4, V6, VICTIM = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"), IPv4Address("192.0.2.9")
+KEY = PublicKey.of(ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key())
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[EvilWorld]:
+    with EvilWorld() as world:
+        yield world
+
+
+def secure(world: EvilWorld, name: str = EVIL) -> list[Answered]:
+    """The answers, none of them in doubt."""
+    heard = answers(world, name)
+    assert {answer.outcome for answer in heard} <= {Outcome.SECURE, Outcome.DENIED}
+    return heard
+
+
+# Row 38.
+
+
+@pytest.mark.parametrize(
+    "records",
+    [{"A": [str(VICTIM)]}, {"CNAME": ["victim.example."]}, {"CNAME": [f"{GATEWAY}."]}, {"DNAME": ["example."]}, {}],
+    ids=["elsewhere", "alias", "loop", "dname", "nowhere"],
+)
+def test_row_38_a_gateways_name_is_not_followed(
+    world: EvilWorld, monkeypatch: pytest.MonkeyPatch, records: dict[str, list[str]]
+) -> None:
+    world.publish("victim.example", [VICTIM])
+    world.set(GATEWAY, dict.fromkeys(("A", "CNAME", "DNAME"), ()) | records)
+    world.publish(EVIL, [V4], [KeyRecord(10, GATEWAY, KEY)])
+    world.asked.clear()
+    heard = secure(world)
+    unbound = found(EVIL, *heard)
+    assert isinstance(unbound, Unbound)
+    assert (unbound.outcome, f"gateway {GATEWAY} is no address of the name" in unbound.reason) == (Outcome.SECURE, True)
+    assert not [name for name, _ in world.asked if GATEWAY in name]
+    # Control: without the gateway, the same key is one.
+    world.publish(EVIL, [V4], [KEY])
+    assert isinstance(found(EVIL, *secure(world)), Binding)
+
+
+def test_row_38_an_alias_is_the_owners_word(world: EvilWorld) -> None:
+    """Accepted: an alias that is signed speaks for the name, and what it leads to is asked in its stead."""
+    world.publish("bob.example", [V4], [KEY])
+    world.set("www.evil.example", {"CNAME": ["bob.example."]})
+    bound = found("www.evil.example", *secure(world, "www.evil.example"))
+    assert isinstance(bound, Binding)
+    assert (bound.canonical, bound.addresses) == ("bob.example", (V4,))
+
+
+# Row 40.
+
+OWN = ip_address("198.51.100.1")
+NO_PEERS = [
+    "0.0.0.0", "0.1.2.3", "127.0.0.1", "127.255.255.254", "169.254.1.1", "224.0.0.1", "239.255.255.255",
+    "240.0.0.1", "255.255.255.255", str(OWN),
+    "::", "::1", "fe80::1", "ff02::1", "::7f00:1", "::ffff:127.0.0.1", "::ffff:192.0.2.1",
+    "64:ff9b::7f00:1", "64:ff9b::c000:201", "64:ff9b:1::7f00:1", "2002:7f00:1::1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", [*map(ip_address, NO_PEERS)], ids=str)
+def test_row_40_rebinding(world: EvilWorld, monkeypatch: pytest.MonkeyPatch, address: IPAddress) -> None:
+    world.publish("inner.evil.example", [address], [KEY])
+    heard = secure(world, "inner.evil.example")
+    unbound = found("inner.evil.example", *heard, own=[OWN])
+    assert isinstance(unbound, Unbound)
+    assert unbound.outcome is Outcome.SECURE
+    assert f"{address} is " in unbound.reason
+    # Control: without the guard it is a peer's.
+    monkeypatch.setattr(binding, "why_not_a_peer", lambda address, own: None)
+    bound = found("inner.evil.example", *heard, own=[OWN])
+    assert isinstance(bound, Binding)
+    assert bound.addresses == (address,)
+
+
+def test_row_40_a_good_address_is_kept(world: EvilWorld) -> None:
+    world.publish("both.evil.example", [*map(ip_address, NO_PEERS), V4, V6], [KEY])
+    bound = found("both.evil.example", *secure(world, "both.evil.example"), own=[OWN])
+    assert isinstance(bound, Binding)
+    assert bound.addresses == (V6, V4)
+
+
+# Row 42.
+
+
+def of_rsa(bits: int, exponent: int = 65537) -> bytes:
+    """The public key field; nobody holds the key."""
+    length = (exponent.bit_length() + 7) // 8
+    return bytes((length,)) + exponent.to_bytes(length, "big") + modulus(bits)
+
+
+def modulus(bits: int) -> bytes:
+    return ((1 << bits) - 159).to_bytes(bits // 8, "big")
+
+
+def record(field: bytes, algorithm: int = 2, gateway_type: int = 0, gateway: bytes = b"") -> bytes:
+    return bytes((10, gateway_type, algorithm)) + gateway + field
+
+
+GOOD = of_rsa(2048)
+ED25519 = write_record(KeyRecord(10, None, KEY))[3:]
+BAD_RECORDS = {
+    "RSA of 512 bits": record(of_rsa(512)),
+    "RSA of 1024 bits": record(of_rsa(1024)),
+    "RSA of 16384 bits": record(of_rsa(16384)),
+    "exponent 1": record(of_rsa(2048, 1)),
+    "exponent 3": record(of_rsa(2048, 3)),
+    "exponent 0": record(b"\1\0" + modulus(2048)),
+    "even exponent": record(of_rsa(2048, 65536)),
+    "an exponent as large as the modulus": record(b"\xff" + b"\xff" * 255 + modulus(2048)),
+    "long form of the exponent's length": record(b"\0\0\3\1\0\1" + modulus(2048)),
+    "exponent led by a zero": record(b"\4\0\1\0\1" + modulus(2048)),
+    "modulus led by a zero": record(b"\3\1\0\1\0" + modulus(2048)),
+    "no modulus": record(b"\3\1\0\1"),
+    "exponent cut short": record(b"\xff\1\0\1"),
+    "Ed25519 with an octet more": record(ED25519 + b"\0", 4),
+    "Ed25519 with an octet less": record(ED25519[:-1], 4),
+    "a point of low order": record(b"\1" + bytes(31), 4),
+    "Ed25519 said to be RSA": record(ED25519, 2),
+    "Ed25519 said to be ECDSA": record(ED25519, 3),
+    "RSA said to be Ed25519": record(GOOD, 4),
+    "a point on no curve": record(b"\1" * 64, 3),
+    "DSA": record(GOOD, 1),
+    "an unknown algorithm": record(GOOD, 5),
+    "an unknown algorithm, the last": record(GOOD, 255),
+    "no key": record(b"", 0),
+    "gateway type 4": record(GOOD, 2, 4, b"\1"),
+    "gateway type 255": record(GOOD, 2, 255),
+    "compressed gateway name": record(GOOD, 2, 3, b"\xc0\x0c"),
+    "gateway name that points to itself": record(GOOD, 2, 3, b"\4evil\xc0\x03"),
+    "gateway name without its end": record(b"", 2, 3, b"\4evil"),
+    "gateway address cut short": record(b"", 2, 2, b"\x20\x01\x0d\xb8"),
+    "one octet": b"\x0a",
+    "two octets": b"\x0a\0",
+    "no key field": record(b"", 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rdata", list(BAD_RECORDS.values()), ids=list(BAD_RECORDS))
+def test_row_42_no_key(world: EvilWorld, rdata: bytes) -> None:
+    world.publish("keys.evil.example", [V4])
+    world.set("keys.evil.example", {"IPSECKEY": [generic(rdata)]})
+    unbound = found("keys.evil.example", *secure(world, "keys.evil.example"))
+    assert isinstance(unbound, Unbound)
+    assert unbound.outcome is Outcome.SECURE
+    # Control: the one good key beside it is found.
+    world.set("keys.evil.example", {"IPSECKEY": [generic(rdata), generic(record(ED25519, 4))]})
+    bound = found("keys.evil.example", *secure(world, "keys.evil.example"))
+    assert isinstance(bound, Binding)
+    assert (bound.keys, len(bound.ignored)) == ((KEY,), 1)
+
+
+def test_row_42_a_record_without_octets(world: EvilWorld) -> None:
+    """The library takes it for no message at all."""
+    world.publish("keys.evil.example", [V4])
+    world.set("keys.evil.example", {"IPSECKEY": [generic(b"")]})
+    unbound = found("keys.evil.example", *answers(world, "keys.evil.example"))
+    assert isinstance(unbound, Unbound)
+    assert unbound.outcome is Outcome.ERROR
+
+
+def test_row_42_control_a_key_that_nothing_is_wrong_with(world: EvilWorld) -> None:
+    world.publish("keys.evil.example", [V4])
+    world.set("keys.evil.example", {"IPSECKEY": [generic(record(GOOD))]})
+    assert isinstance(found("keys.evil.example", *answers(world, "keys.evil.example")), Binding)
+
+
+def test_row_42_two_hundred_records(world: EvilWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = [b"\x0b" + record(of_rsa(2048, 65537)[:-2] + number.to_bytes(2, "big"))[1:] for number in range(1, 400, 2)]
+    world.publish("many.evil.example", [V4])
+    world.set("many.evil.example", {"IPSECKEY": [*map(generic, bad), generic(record(ED25519, 4))]})
+    question = dns.message.make_query("many.evil.example", "IPSECKEY")
+    assert dns.query.udp_with_fallback(question, world.address, port=world.port, timeout=5)[1]
+    heard = secure(world, "many.evil.example")
+    assert len(heard[2].rdata) == 201
+    bound = found("many.evil.example", *heard)
+    assert isinstance(bound, Binding)
+    assert (bound.keys[0], len(bound.keys)) == (KEY, ipseckey.MAX_TRIED)
+    # Control: without the bound each is decoded.
+    monkeypatch.setattr(ipseckey, "MAX_TRIED", 1000)
+    all_of_them = found("many.evil.example", *heard)
+    assert isinstance(all_of_them, Binding)
+    assert len(all_of_them.keys) == 201
