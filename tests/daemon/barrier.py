@@ -1,6 +1,6 @@
 """The userspace plane's barrier in this network namespace, without a plane: what goes into its TUN goes nowhere.
 
-    python barrier.py raise|lower SELECTOR...        a selector is LOCAL,REMOTE or LOCAL,REMOTE,PROTOCOL,PORT
+    python barrier.py raise|clear|lower SELECTOR...        a selector is LOCAL,REMOTE or LOCAL,REMOTE,PROTOCOL,PORT
 
 It says "done", and goes on holding the TUN until its input ends.
 """
@@ -11,6 +11,7 @@ from ipaddress import ip_network
 from hushwire.daemon.barrier import Barrier
 from hushwire.linux.route import Routes
 from hushwire.linux.tun import Tun
+from hushwire.node.peer import PROTECT_PRIORITY, narrowness
 from hushwire.policy.sad import Direction, Mode
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy
@@ -31,10 +32,13 @@ def main() -> None:
         what, *selectors = line.split()
         for each in map(selector, selectors):
             for direction in Direction:
+                priority = PROTECT_PRIORITY - narrowness(each)
                 if what == "raise":
-                    mode = Mode.TRANSPORT if each.remote.prefixlen == each.remote.max_prefixlen else Mode.TUNNEL
+                    mode = Mode.TRANSPORT if each.local.prefixlen == each.local.max_prefixlen else Mode.TUNNEL
                     ends = None if mode is Mode.TRANSPORT else (each.local[1], each.remote[1])
-                    barrier.raise_for(Policy(each, direction, Action.PROTECT, 500, 1, mode, ends))
+                    barrier.raise_for(Policy(each, direction, Action.PROTECT, priority, 1, mode, ends))
+                elif what == "clear":
+                    barrier.raise_for(Policy(each, direction, Action.CLEAR, priority))
                 else:
                     barrier.lower_for(each, direction)
         print("done", flush=True)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 from hushwire.daemon import plane
+from hushwire.linux.sockets import raw_socket
 from hushwire.linux.tun import Tun
 
 MARK, TABLE = 0x4855, 4855
@@ -31,10 +32,11 @@ def main(channel: int, mtu: int, near: str, far: str) -> None:
     for option in (SO_SNDBUFFORCE, SO_RCVBUFFORCE):
         udp.setsockopt(socket.SOL_SOCKET, option, 4 << 20)
     udp.bind(("", 4500))
+    raw = raw_socket(6 if ":" in near else 4)
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
-    plane.main(tun.fileno(), [udp.detach()], channel)
+    plane.main(tun.fileno(), [udp.detach()], channel, [raw.detach()])
 
 
 if __name__ == "__main__":

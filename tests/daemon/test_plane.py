@@ -276,6 +276,32 @@ def test_nothing_leaves_without_an_sa(hosts: tuple[Host, Host], tmp_path: Path) 
         assert CANARY[:16] in capture.octets()
 
 
+@pytest.mark.parametrize("blocked", [True, False], ids=["blocked by the kernel", "control"])
+def test_what_was_held_leaves_in_clear_if_the_kernel_lets_it(
+    hosts: tuple[Host, Host], blocked: bool, tmp_path: Path
+) -> None:
+    """The worker may be told, or believe, what it likes: the kernel's own policy comes after it."""
+    alice, bob = hosts
+    selector = Selector.between(alice.address, bob.address)
+    assert bob.tell(InstallPolicy(1, Policy(selector, Direction.OUT, Action.BLOCK, 1))) == [Installed(1)]
+    bob.bypass()
+    assert alice.tell(InstallPolicy(1, Policy(selector, Direction.OUT, Action.PROTECT, 1, 7))) == [Installed(1)]
+    words = ("ping", "-n", "-c", "1", "-W", "5", "-p", CANARY[:16].hex(), str(bob.address))
+    with Capture(bob, tmp_path / "wire.pcap") as capture:
+        ping = alice.popen(*words, stdout=subprocess.DEVNULL)
+        try:
+            assert isinstance(alice.channel.wait()[0], Acquire)
+            alice.bypass()
+            if blocked:
+                between = ("src", str(alice.address), "dst", str(bob.address))
+                ip("-n", alice.name, "xfrm", "policy", "add", *between, "dir", "out", "action", "block")
+            assert alice.tell(InstallPolicy(2, Policy(selector, Direction.OUT, Action.CLEAR, 1))) == [Installed(2)]
+            assert (ping.wait(10) == 0) is not blocked
+        finally:
+            end(ping)
+        assert (CANARY[:16] in capture.octets()) is not blocked
+
+
 def test_any_datagrams_leave_the_worker_standing(hosts: tuple[Host, Host]) -> None:
     """Empty, short, of equal and of other lengths, for an SPI that is known and for one that is not."""
     alice, bob = hosts

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from hushwire.config import parse
-from hushwire.daemon.barrier import NEIGHBOUR_DISCOVERY
+from hushwire.daemon.barrier import ICMPV6, NEIGHBOUR_DISCOVERY
 from hushwire.daemon.planes import base_policies
 from hushwire.lab.namespaces import Host, Topology, end
+from hushwire.policy.sad import Direction
 from hushwire.policy.spd import Action
 
 PROGRAM = Path(__file__).parent / "barrier.py"
@@ -57,14 +58,97 @@ def test_base_policies() -> None:
     assert all(one < policy.priority < wide for policy in blocks)
 
 
+TRAPS = """
+    [host]
+    name = "alice.example"
+    [dns]
+    forward = ["192.0.2.53", "192.0.2.54@5353"]
+    [[rule]]
+    peer = "0.0.0.0/0"
+    require = "named"
+    below = "clear"
+    [[rule]]
+    peer = "192.0.2.0/25"
+    require = "named"
+    [[rule]]
+    peer = "192.0.2.54"
+    psk = "/etc/hushwire/server.psk"
+    """
+
+
+def test_what_a_trap_for_many_leaves_alone() -> None:
+    """It comes just before the traps that speak of it, and behind a rule about the one host."""
+    found = base_policies(parse(TRAPS, "alice.toml"))
+    alone = {
+        str(policy.selector).removeprefix("0.0.0.0/0 <-> "): policy.priority
+        for policy in found
+        if policy.action is Action.CLEAR and policy.direction is Direction.OUT and policy.selector.remote.version == 4
+    }
+    wide, narrow, host = 1000 - 32, 1000 - 32 - 25, 1000 - 64
+    assert alone == {
+        "224.0.0.0/4": wide - 1,
+        "255.255.255.255": wide - 1,
+        "169.254.0.0/16": wide - 1,
+        "0.0.0.0/0 port 68 <-> 0.0.0.0/0 port 67 protocol 17": narrow - 1,
+        "192.0.2.53 port 53 protocol 17": narrow - 1,
+        "192.0.2.53 port 53 protocol 6": narrow - 1,
+        "192.0.2.54 port 5353 protocol 17": narrow - 1,
+        "192.0.2.54 port 5353 protocol 6": narrow - 1,
+    }
+    assert host < narrow - 1
+    # No trap of IPv6, no need.
+    sixes = [policy for policy in found if policy.selector.remote.version == 6]
+    assert {policy.selector.protocol for policy in sixes} == {ICMPV6}
+
+
+@pytest.mark.lab
+def test_what_an_earlier_run_left(topology: Topology) -> None:
+    """Hard policies are kept; soft ones, which end by themselves, are not."""
+    program = """
+import sys
+from ipaddress import ip_address
+from dataclasses import replace
+from hushwire.daemon.planes import KernelPlane, Passing, found_policies
+from hushwire.events import InstallPolicy
+from hushwire.linux.xfrm import Xfrm
+from hushwire.policy.sad import Direction
+from hushwire.policy.selector import Selector
+from hushwire.policy.spd import Action, Policy
+here, bob, carol = map(ip_address, ("192.0.2.1", "192.0.2.2", "192.0.2.3"))
+hard = Policy(Selector.between(here, bob), Direction.OUT, Action.PROTECT, 936, 0x68770001)
+soft = replace(hard, selector=Selector.between(here, carol), soft=True)
+clear = replace(soft, direction=Direction.IN, action=Action.CLEAR, reqid=0, lifetime=60)
+plane = KernelPlane(Passing())
+plane.perform(*(InstallPolicy(1, policy) for policy in (hard, soft, clear)))
+with Xfrm() as xfrm:
+    if sys.argv[1] == "stopped":
+        plane.end((), stopping=True)
+        assert [each.policy for each in xfrm.policies()] == [hard]
+    else:
+        plane.end((), stopping=False)
+        assert len(xfrm.policies()) == 3
+    assert found_policies(xfrm) == [hard]
+    left = {each.policy for each in xfrm.policies()}
+    assert left == {hard} | ({replace(clear, soft=False)} if sys.argv[1] == "killed" else set()), left
+"""
+    for how in ("stopped", "killed"):
+        done = topology["alice"].run(sys.executable, "-c", program, how, check=False)
+        assert done.returncode == 0, done.stderr
+        topology["alice"].run("ip", "xfrm", "policy", "flush")
+
+
 class Held:
     """alice with a barrier, bob without, on one wire."""
 
     def __init__(self, topology: Topology) -> None:
         self.alice, self.bob, self.carol = (topology[name] for name in ("alice", "bob", "carol"))
+        self.begin()
+
+    def begin(self) -> None:
         self.process = self.alice.start(sys.executable, str(PROGRAM), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def tell(self, what: str, *selectors: str) -> None:
+        """`what` as barrier.py has it."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{what} {' '.join(selectors)}\n")
@@ -79,6 +163,12 @@ class Held:
         address = host.v4 if version == 4 else host.v6
         command = ("ping", "-n", "-c", "1", "-W", "1", *options, str(address))
         return self.alice.run(*command, check=False).returncode == 0
+
+
+@pytest.fixture
+def topology() -> Iterator[Topology]:
+    with Topology(("alice", "bob", "carol")) as made:
+        yield made
 
 
 @pytest.fixture
@@ -126,6 +216,43 @@ def test_what_another_policy_needs_stays(held: Held, version: int) -> None:
     assert not held.reaches(held.bob, version)
     held.tell("lower", whole)
     assert held.reaches(held.bob, version)
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_narrower_counts(held: Held, version: int) -> None:
+    """Everything shut off; but bob's network in clear; but bob."""
+    own = held.alice.v4 if version == 4 else held.alice.v6
+    everything, network, bob = (
+        (f"{own},0.0.0.0/0", f"{own},192.0.2.0/29", f"{own},{held.bob.v4}")
+        if version == 4
+        else (f"{own},::/0", f"{own},2001:db8::/125", f"{own},{held.bob.v6}")
+    )
+    held.tell("raise", bob, everything)
+    assert not held.reaches(held.bob, version)
+    assert not held.reaches(held.carol, version)
+    held.tell("clear", network)
+    assert not held.reaches(held.bob, version)
+    assert held.reaches(held.carol, version)
+    assert held.reaches(held.carol, version, "-I", "eth0")
+    held.tell("clear", bob)
+    assert held.reaches(held.bob, version)
+    held.tell("raise", bob)
+    held.tell("raise", network)
+    for host in (held.bob, held.carol):
+        assert not held.reaches(host, version)
+        assert not held.reaches(host, version, "-I", "eth0")
+    held.tell("clear", bob)
+    held.tell("lower", bob)
+    assert not held.reaches(held.bob, version)
+    # Another run keeps what the first one shut off, and nothing else.
+    held.tell("clear", network)
+    end(held.process)
+    held.begin()
+    held.tell("raise")
+    if version == 6:
+        assert not held.reaches(held.carol, version)
+        assert not held.reaches(held.carol, version, "-I", "eth0")
 
 
 @pytest.mark.lab

@@ -12,6 +12,8 @@ from hushwire.esp.plane import Bypass, Cause, Deliver, Plane, Transmit
 from hushwire.esp.replay import ReplayWindow
 from hushwire.events import (
     Acquire,
+    Count,
+    Counted,
     DeletePolicy,
     DeleteSA,
     Expire,
@@ -97,6 +99,94 @@ def test_what_waits_is_blocked_or_let_go_when_its_policy_changes(kit: SimpleName
         plane.install(InstallPolicy(1, kit.policy(sa)), kit.NOW)
         plane.outbound(packet, kit.NOW)
         assert plane.install(InstallPolicy(2, kit.policy(sa, action)), kit.NOW) == [Installed(2), *ending]
+
+
+def test_a_trap_holds_by_pairs_of_hosts(kit: SimpleNamespace) -> None:
+    """What comes for one address leaves the packets for others where they are."""
+    plane = Plane(SeededEntropy(b"trap"))
+    trap = replace(kit.policy(kit.make_sa(selector=kit.everything())), priority=968, reqid=9)
+    plane.install(InstallPolicy(1, trap), kit.NOW)
+    others = [kit.BOB + number for number in range(3)]
+    packets = [kit.udp(kit.ALICE, other) for other in others]
+    flows = [(raised.flow.remote, raised.reqid) for packet in packets for raised in plane.outbound(packet, kit.NOW)]
+    assert flows == [(other, 9) for other in others]
+    sa = kit.make_sa(destination=others[2])
+
+    def narrow(number: int, action: Action) -> list[object]:
+        selector = Selector.between(kit.ALICE, others[number])
+        narrower = replace(kit.policy(sa, action), selector=selector, priority=936)
+        installed, *outputs = plane.install(InstallPolicy(2, narrower), kit.NOW)
+        assert installed == Installed(2)
+        return outputs
+
+    assert narrow(0, Action.BLOCK) == []
+    assert narrow(1, Action.CLEAR) == [Bypass(packets[1])]
+    (acquire,) = narrow(2, Action.PROTECT)
+    assert (acquire.flow.remote, acquire.reqid) == (others[2], 7)
+    _, sent = plane.install(InstallSA(3, replace(sa, acquire=acquire.sequence)), kit.NOW)
+    assert isinstance(sent, Transmit)
+    assert plane.counters == {Cause.OUT_BLOCK: 1}
+
+
+def test_a_policy_ends_by_itself(kit: SimpleNamespace) -> None:
+    plane, packet = kit.plane_with(), kit.udp(kit.ALICE, kit.BOB)
+    sa = kit.make_sa()
+    trap = replace(kit.policy(sa), selector=kit.everything(), priority=968)
+    clear = replace(kit.policy(sa, Action.CLEAR), lifetime=10)
+    plane.install(InstallPolicy(1, trap), kit.NOW)
+    assert plane.deadline() == NEVER
+
+    def at(seconds: float) -> Now:
+        return Now(kit.NOW.monotonic + seconds, kit.NOW.wall + seconds)
+
+    plane.install(InstallPolicy(2, clear), kit.NOW)
+    assert plane.deadline() == at(10).monotonic
+    # Once more is to begin anew: the same value, too.
+    plane.install(InstallPolicy(3, clear), at(5))
+    assert plane.timeout(at(10)) == []
+    assert plane.outbound(packet, at(14)) == [Bypass(packet)]
+    assert plane.deadline() == at(15).monotonic
+    assert plane.timeout(at(15)) == []
+    assert [type(output) for output in plane.outbound(packet, at(15))] == [Acquire]
+    # What was deleted, or has no end any more, is not ended by an old word.
+    plane.install(InstallPolicy(4, clear), at(20))
+    plane.install(InstallPolicy(5, replace(clear, lifetime=0)), at(21))
+    plane.timeout(at(40))
+    assert plane.outbound(packet, at(40)) == [Bypass(packet)]
+    plane.install(DeletePolicy(clear.selector, Direction.OUT), at(40))
+    assert [type(output) for output in plane.outbound(packet, at(41))] == [Acquire]
+
+
+def test_packets_are_counted(kit: SimpleNamespace) -> None:
+    sa = kit.make_sa()
+    alice, bob = kit.plane_with(sa), kit.plane_with(kit.received(sa))
+    for _ in range(3):
+        receive(kit, bob, send(kit, alice, kit.udp(kit.ALICE, kit.BOB)))
+    name = SAName(sa.spi, sa.destination)
+    for plane in (alice, bob):
+        assert plane.install(Count(4, (name,)), kit.NOW) == [Counted(4, 3)]
+        assert plane.install(Count(5, (SAName(sa.spi, kit.ALICE),)), kit.NOW) == [Counted(5, 0)]
+    # To count is no change: what was learnt of flows stays.
+    alice.outbound(kit.tcp(kit.ALICE, kit.BOB, 1, b""), kit.NOW)
+    routes = dict(alice.routes)
+    alice.install(Count(6, ()), kit.NOW)
+    assert alice.routes == routes
+    alice.install(DeleteSA(name), kit.NOW)
+    assert alice.install(Count(7, (name,)), kit.NOW) == [Counted(7, 0)]
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_a_soft_trap_lets_clear_in_and_a_soft_policy_for_one_host_does_not(kit: SimpleNamespace, soft: bool) -> None:
+    bob, packet = kit.plane_with(), kit.udp(kit.ALICE, kit.BOB)
+    one = kit.policy(kit.received(kit.make_sa()))
+    trap = replace(one, selector=kit.everything(), priority=968, soft=soft)
+    bob.install(InstallPolicy(1, trap), kit.NOW)
+    assert bob.inbound_clear(packet) == ([Deliver(packet)] if soft else [])
+    bob.install(InstallPolicy(2, replace(trap, mode=Mode.TUNNEL)), kit.NOW)
+    assert bob.inbound_clear(packet) == []
+    bob.install(InstallPolicy(3, trap), kit.NOW)
+    bob.install(InstallPolicy(4, replace(one, soft=soft)), kit.NOW)
+    assert bob.inbound_clear(packet) == []
 
 
 def test_waiting_ends(kit: SimpleNamespace) -> None:

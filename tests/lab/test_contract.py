@@ -24,7 +24,7 @@ STEPS = (
 def test_the_userspace_plane(tmp_path: Path) -> None:
     environment = {**os.environ, "HUSHWIRE_PLANE": "userspace"}
     command = (*STEPS, "--basetemp", str(tmp_path / "inner"))
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout
 
 
@@ -33,5 +33,5 @@ def test_the_kernel_plane(tmp_path: Path) -> None:
     environment = {**os.environ, "HUSHWIRE_PLANE": "kernel"}
     with (tmp_path / "output").open("wb") as output:
         command = (*STEPS, "--basetemp", str(tmp_path / "inner"))
-        done = uml.run(command, env=environment, timeout=240, stdout=output)
+        done = uml.run(command, env=environment, timeout=400, stdout=output)
     assert done.returncode == 0, done.output.decode()

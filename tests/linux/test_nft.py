@@ -53,6 +53,19 @@ def test_all_or_none(namespace: Callable[[], Any]) -> None:
 
 
 @pytest.mark.lab
+def test_what_is_there_is_told_without_elements(namespace: Callable[[], Any]) -> None:
+    def body() -> str:
+        made = Nft()
+        made.run(*TABLE)
+        made.run("add element inet t s { fd01::1 . fd02::1 }")
+        return made.run("list table inet t")
+
+    told = namespace()(body)
+    assert "set s {" in told
+    assert "fd01::1" not in told
+
+
+@pytest.mark.lab
 def test_the_same_again_is_no_error(namespace: Callable[[], Any]) -> None:
     element = "add element inet t s { fd01::1 . fd02::1 }"
     assert commands(namespace, TABLE, (element,), (element,)).count("fd01::1") == 1

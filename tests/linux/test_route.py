@@ -69,12 +69,14 @@ def test_routes_are_replaced_read_and_only_our_own(host: Any) -> None:
     ours = [
         Route(ip_network("198.51.100.0/24"), index, source=ip_address("192.0.2.1"), table=1000, metric=5, mtu=1280),
         Route(ip_network("198.51.100.0/24"), table=1000, metric=6, blackhole=True),
+        Route(ip_network("198.51.100.0/25"), table=1000, metric=1, throw=True),
         Route(ip_network("203.0.113.5/32"), index, ip_address("192.0.2.9"), table=1000, metric=5),
         Route(ip_network("0.0.0.0/0"), index, ip_address("192.0.2.9"), table=1000, metric=5),
     ]
     ours6 = [
         Route(ip_network("2001:db8::/32"), index, source=ip_address("fd00::1"), table=1000, metric=5, mtu=1280),
         Route(ip_network("2001:db8::/32"), table=1000, metric=6, blackhole=True),
+        Route(ip_network("2001:db8::/33"), table=1000, metric=1, throw=True),
     ]
     host.run("ip route add 198.18.0.0/15 dev device table 1000")
     for route in ours + ours6 + ours + ours6:
@@ -101,6 +103,40 @@ def test_rules(host: Any) -> None:
     for rule in rules + rules:
         do(host, "delete_rule", rule)
     assert "1000" not in host.run("ip rule; ip -6 rule")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_route_is_replaced_by_one_that_throws_and_back(host: Any, version: int) -> None:
+    """In place: there is only ever one of the two."""
+    host.run("ip link set device up")
+    index = do(host, "link", "device").index
+    remote = ip_network("198.51.100.7/32" if version == 4 else "2001:db8::7/128")
+    ways = Route(remote, index, table=1000, metric=1), Route(remote, table=1000, metric=1, throw=True)
+    for way in ways * 2:
+        do(host, "add_route", way)
+        assert do(host, "routes", version, 1000) == [way]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_rules_of_ports_that_step_over_others(host: Any, version: int) -> None:
+    far = ip_network("192.0.2.53/32" if version == 4 else "2001:db8::53/128")
+    dns = Rule(version, 99, destination=far, protocol=17, destination_port=53, goto=101)
+    dhcp = Rule(version, 99, protocol=17, source_port=68, destination_port=67, goto=101)
+    for rule in (dns, dhcp, Rule(version, 100, 1000), Rule(version, 101), dns, dhcp):
+        do(host, "add_rule", rule)
+    host.run(
+        f"ip -{version} rule add prio 99 to 198.51.100.1 table 7" if version == 4 else "ip -6 rule add prio 99 table 7"
+    )
+    shown = " ".join(host.run(f"ip -{version} rule").split())
+    assert f"99: from all to {far.network_address} ipproto udp dport 53 goto 101 proto 153" in shown
+    assert "99: from all ipproto udp sport 68 dport 67 goto 101 proto 153" in shown
+    assert "101: from all nop proto 153" in shown
+    for _ in range(2):
+        do(host, "delete_rules", version, 99)
+    # Somebody else's stays.
+    shown = host.run(f"ip -{version} rule")
+    assert "goto" not in shown
+    assert "lookup 7" in shown
 
 
 @pytest.mark.parametrize("guarded", [True, False], ids=["own table", "control"])

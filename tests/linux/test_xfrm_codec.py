@@ -1,5 +1,6 @@
 """XFRM's structures on octets: their sizes are the kernel's, values survive, and what is not ours is told so."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -13,7 +14,7 @@ from hushwire.linux.netlink import Message
 from hushwire.policy.sad import SA, Direction, Encapsulation, EspSuite, Lifetime, Mode, SAName
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy
-from hushwire.wire.address import Endpoint
+from hushwire.wire.address import Endpoint, host_network
 from hushwire.wire.registry import EncrID, IntegID
 
 HERE, THERE = ip_address("192.0.2.1"), ip_address("192.0.2.2")
@@ -131,6 +132,30 @@ def test_other_peoples_entries_are_told_apart() -> None:
         codec.write_policy(
             Policy(Selector.between(HERE, THERE), Direction.OUT, Action.PROTECT, 1, 1, Mode.TUNNEL), codec.POLICY_OUT
         )
+
+
+@pytest.mark.parametrize(
+    ("changes", "read"),
+    [
+        ({"action": Action.CLEAR, "reqid": 0, "lifetime": 9}, {}),
+        ({"action": Action.BLOCK, "reqid": 0, "lifetime": 9}, {}),
+        # Only of what a soft trap lets in the kernel need know that it is soft: an SA is optional there.
+        ({"soft": True, "lifetime": 120, "direction": Direction.IN}, {}),
+        ({"soft": True, "lifetime": 120}, {"soft": False}),
+        ({"soft": True, "selector": Selector.between(HERE, THERE), "direction": Direction.IN}, {"soft": False}),
+    ],
+)
+def test_lifetimes_and_softness_of_policies(changes: dict[str, object], read: dict[str, object]) -> None:
+    trap = Policy(Selector(host_network(HERE), ip_network("0.0.0.0/0")), Direction.OUT, Action.PROTECT, 968, 7)
+    policy = replace(trap, **changes)
+    number = codec.POLICY_OUT if policy.direction is Direction.OUT else codec.POLICY_IN
+    assert codec.read_policy(codec.write_policy(policy, number)) == (replace(policy, **read), 0)
+
+
+def test_a_policy_that_ended_is_no_news() -> None:
+    policy = Policy(Selector.between(HERE, THERE), Direction.OUT, Action.CLEAR, 1, lifetime=2)
+    body = codec.write_policy(policy, codec.POLICY_OUT) + b"\1" + bytes(7)
+    assert codec.read_event(Message(0x1B, 0, 0, body)) is None
 
 
 def test_events() -> None:

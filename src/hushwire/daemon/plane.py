@@ -40,10 +40,10 @@ SEGMENT_CONTROL = socket.CMSG_SPACE(4)
 _INT = struct.Struct("=i")
 
 
-def main(tun: int, udp: Sequence[int], channel: int) -> None:
+def main(tun: int, udp: Sequence[int], channel: int, raw: Sequence[int] = ()) -> None:
     """The body of the process: descriptors of a TUN with IFF_VNET_HDR, of the sockets, and of the channel."""
-    sockets = [socket.socket(fileno=descriptor) for descriptor in udp]
-    worker = Worker(tun, sockets, Channel(socket.socket(fileno=channel)))
+    sockets, bare = ([socket.socket(fileno=descriptor) for descriptor in each] for each in (udp, raw))
+    worker = Worker(tun, sockets, Channel(socket.socket(fileno=channel)), raw=bare)
     try:
         worker.run()
     except ChannelClosed:
