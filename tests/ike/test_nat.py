@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hushwire.crypto.keys import KeyKind
 from hushwire.ike import sa as sa_module
 from hushwire.ike.nat import Nat, detect, detection_hash
 from hushwire.ike.report import Closed, Established
@@ -224,3 +225,24 @@ def test_several_source_hashes_are_one_that_fits() -> None:
     assert detect([good], *spis, here, there) is None
     assert detect([fits], *spis, here, there) is None
     assert not Nat()
+
+
+@pytest.mark.parametrize("name", ["alice", "bob"])
+def test_the_key_is_switched_at_either_side_of_a_nat(behind: Any, name: str, make_key: Any) -> None:
+    """The new IKE SA begins on the path that the old one has found (RFC 7296 s2.23): there is no other to Alice."""
+    pair = behind
+    pair.deliver = lambda: pair.box.carry(pair)
+    me, you = (pair.alice, pair.bob) if name == "alice" else (pair.bob, pair.alice)
+    key = make_key(KeyKind.ED25519)
+    me.kept[key.public.fingerprint] = key
+    (entry,) = you.entries.values()
+    you.entries[entry.identity] = replace(entry, keys=(*entry.keys, key.public))
+    old = me.sa
+    me.endpoint.switch_key(key.public, pair.now)
+    pair.wait(4)
+    assert old.state is State.CLOSED
+    assert you.sa.authenticated.verified.public == key.public
+    assert (pair.bob.sa.local.port, pair.bob.sa.remote.port) == (4500, 14_500)
+    assert pair.alice.sa.nat == Nat(local=True, remote=False)
+    assert pair.alice.child.spi_in == pair.bob.child.spi_out
+    assert all(sa.encapsulation for sa in pair.bob.plane.values())

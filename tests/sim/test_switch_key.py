@@ -1,14 +1,18 @@
 """The keys of hosts are switched while they talk, over a network that loses and reorders: no packet is the price."""
 
+from collections.abc import Callable
+
 import pytest
 
 from hushwire.crypto.keys import PrivateKey
 from hushwire.events import Rekey, SwitchKey
 from hushwire.ike.sa import IkeSA
 from hushwire.ike.state import State
+from hushwire.sim.campaign import attempt
 from hushwire.sim.check import unsettled
 from hushwire.sim.host import Host
 from hushwire.sim.pair import ALICE, BOB, pair
+from hushwire.sim.trial import Trial
 from hushwire.sim.world import Frame, Weather, World
 
 ROUGH = Weather(loss=0.15, duplication=0.1, delay=(0.01, 0.05), inside=0.01)
@@ -138,3 +142,27 @@ def test_control_to_delete_the_old_one_first_loses_packets() -> None:
         alice.node.ike.delete(sa, world.now)
     world.run(30)
     assert lost(alice, bob)
+
+
+class Story(Trial):
+    """Of what is done to the hosts, a good part is to switch their keys; the DNS may lag behind."""
+
+    def _deed(self) -> Callable[[], None]:
+        if self._chance.random() < 0.7:
+            return super()._deed()
+        host, late = self._chance.choice(self.hosts), self._chance.choice((0.0, 2.0, 70.0))
+
+        def act() -> None:
+            if host.up:
+                self.world.remark(f"{host.name} switches its key")
+                prepare(host)
+                host.later(late, lambda: host.tell(SwitchKey(1)))
+                self.world.after(late + 100, host.publish)
+
+        return act
+
+
+@pytest.mark.parametrize("seed", range(1, 21))
+def test_among_everything_else_that_happens(seed: int) -> None:
+    result = attempt(Story(seed))
+    assert result.failure == ""
