@@ -1,4 +1,4 @@
-"""What a zone's owner may sign, through the real validator: ATTACKS.md rows 38, 40 and 42.
+"""What a zone's owner may sign, through the real validator: ATTACKS.md rows 27, 38 to 40, and 42.
 
 DNSSEC proves all of it.  Each guard has its control, in which it is out.
 """
@@ -12,16 +12,21 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from hushwire.crypto.keys import PublicKey
-from hushwire.events import Answered, Outcome
-from hushwire.lab.asking import answers, found
+from hushwire.daemon.resolver import resolve
+from hushwire.daemon.unbound import Validator
+from hushwire.events import Answered, Lookup, Outcome
+from hushwire.lab import defects
+from hushwire.lab.asking import answers, found, trusting
 from hushwire.lab.evil import EvilWorld
 from hushwire.names import binding, ipseckey
 from hushwire.names.binding import Binding, Unbound
-from hushwire.names.ipseckey import KeyRecord, generic, write_record
+from hushwire.names.ipseckey import IPSECKEY, KeyRecord, generic, write_record
+from hushwire.names.reverse import bind_address, reverse_name
 from hushwire.wire.address import IPAddress
 
 EVIL, GATEWAY = "evil.example", "gateway.evil.example"
 V4, V6, VICTIM = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"), IPv4Address("192.0.2.9")
+OWN = IPv4Address("198.51.100.1")
 KEY = PublicKey.of(ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key())
 
 
@@ -72,9 +77,66 @@ def test_row_38_an_alias_is_the_owners_word(world: EvilWorld) -> None:
     assert (bound.canonical, bound.addresses) == ("bob.example", (V4,))
 
 
+# Row 27.
+
+
+@pytest.mark.parametrize("target", ["ali\\000ce.example.", "alice\\.bob.example.", "bl\\252cher.example.", "-.example."])
+def test_row_27_an_alias_of_what_is_no_host(world: EvilWorld, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    world.publish("*.example", [VICTIM], [KEY])
+    world.set("strange.evil.example", {"CNAME": [target]})
+    unbound = found("strange.evil.example", *answers(world, "strange.evil.example"))
+    # Control: nothing else is wrong with it.
+    monkeypatch.setattr(Validator, "_canonical", lambda self, lookup, result: "")
+    bound = found("strange.evil.example", *answers(world, "strange.evil.example"))
+    world.withdraw("*.example")
+    assert isinstance(unbound, Unbound)
+    assert (unbound.outcome, unbound.reason.isprintable()) == (Outcome.ERROR, True)
+    assert isinstance(bound, Binding)
+
+
+# Row 39.
+
+
+def reverse(world: EvilWorld) -> Binding | Unbound:
+    """What the reverse zone says of V4."""
+    (answer,) = resolve(trusting(world), [Lookup(1, reverse_name(V4), IPSECKEY)])
+    try:
+        return bind_address(V4, answer, own=[OWN])
+    except Unbound as unbound:
+        return unbound
+
+
+def test_row_39_a_reverse_zones_owner_delegates_his_own_block(world: EvilWorld) -> None:
+    """Accepted: who signs the reverse zone has the addresses, and may say who speaks for them."""
+    world.publish(reverse_name(V4), keys=[KeyRecord(10, VICTIM, KEY)])
+    bound = reverse(world)
+    assert isinstance(bound, Binding)
+    assert (bound.addresses, bound.gateway, bound.keys_at(VICTIM)) == ((V4,), VICTIM, (KEY,))
+    # Control: a name's owner may not, for an address is not his to give (row 35).
+    world.publish(EVIL, [V4], [KeyRecord(10, VICTIM, KEY)])
+    assert isinstance(found(EVIL, *secure(world)), Unbound)
+
+
+@pytest.mark.parametrize("gateway", [ip_address("127.0.0.1"), ip_address("::1"), OWN, GATEWAY], ids=str)
+def test_row_39_but_not_to_where_nobody_is(world: EvilWorld, gateway: IPAddress | str) -> None:
+    world.publish(reverse_name(V4), keys=[KeyRecord(10, gateway, KEY)])
+    unbound = reverse(world)
+    assert isinstance(unbound, Unbound)
+    assert unbound.outcome is Outcome.SECURE
+
+
+@pytest.mark.parametrize("defect", [defects.spoil, defects.strip_signatures, defects.deny])
+def test_row_39_nor_without_signatures(world: EvilWorld, defect: defects.Defect) -> None:
+    world.publish(reverse_name(V4), keys=[KeyRecord(10, VICTIM, KEY)])
+    world.misbehave(reverse_name(V4), defect)
+    unbound = reverse(world)
+    world.behave()
+    assert isinstance(unbound, Unbound)
+    assert unbound.outcome is Outcome.ERROR
+
+
 # Row 40.
 
-OWN = ip_address("198.51.100.1")
 NO_PEERS = [
     "0.0.0.0", "0.1.2.3", "127.0.0.1", "127.255.255.254", "169.254.1.1", "224.0.0.1", "239.255.255.255",
     "240.0.0.1", "255.255.255.255", str(OWN),
