@@ -1,6 +1,8 @@
 """The channel carries every value of the vocabularies unharmed, and nothing else."""
 
+import os
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -82,3 +84,38 @@ def test_a_long_list_is_split_into_packets() -> None:
         while batch := channel.Channel(far).receive():
             received += batch
         assert received == [datagram] * 150
+
+
+def test_a_descriptor_goes_with_a_value(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"what only one of the two may open")
+    near, far = channel.pair()
+    with near, far, (tmp_path / "file").open("rb") as opened:
+        channel.Channel(near).send_file(events.ReadKey(3), opened.fileno())
+        values, (descriptor,) = channel.Channel(far).receive_files()
+        assert values == [events.ReadKey(3)]
+        with open(descriptor, "rb") as received:
+            assert received.read() == b"what only one of the two may open"
+
+
+def test_descriptors_of_what_is_no_value_are_closed(tmp_path: Path) -> None:
+    near, far = channel.pair()
+    with near, far, (tmp_path / "file").open("wb") as opened:
+        for _ in range(3):
+            before = len(os.listdir("/proc/self/fd"))
+            channel.Channel(near).send_file(events.ReadKey(3), opened.fileno())
+            with pytest.raises(channel.ChannelError):
+                channel.Channel(far, {}).receive_files()
+            assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_who_takes_no_descriptors_is_as_good_as_gone(tmp_path: Path) -> None:
+    near, far = channel.pair()
+    with near, far, (tmp_path / "file").open("wb") as opened:
+        end = channel.Channel(near, timeout=0.05)
+
+        def fill() -> None:
+            for number in range(100_000):
+                end.send_file(events.ReadKey(number), opened.fileno())
+
+        with pytest.raises(channel.ChannelClosed):
+            fill()

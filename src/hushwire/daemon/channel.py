@@ -117,7 +117,8 @@ class Channel:
         """Send a value and a descriptor, which becomes the other process's as well.  Raises ChannelClosed."""
         try:
             socket.send_fds(self._sock, [encode([value])], [descriptor])
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, TimeoutError):
+            # Who takes nothing for so long is as good as gone.
             raise ChannelClosed from None
 
     def receive_files(self) -> tuple[list[Any], list[int]]:
