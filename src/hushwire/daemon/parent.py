@@ -53,6 +53,8 @@ FIRST_WAIT, LAST_WAIT = 0.5, 30.0
 """Seconds until the children are started again after one died; doubled each time."""
 ACQUIRE_AGAIN = 4
 """Seconds; the kernel's own half a minute would be lost whenever who heard an Acquire has ended."""
+KEEPER_LIMIT = 2.0
+"""Seconds for the keeper to take a descriptor."""
 STEADY = 60.0
 """Seconds after which a run counts as having gone well."""
 
@@ -255,7 +257,7 @@ class Parent:
         self._fork(children, "keeper", keep, [keeper_parent, keeper_node])
         self._fork(children, "resolver", resolve, [resolver_parent, resolver_node, *self._open.listen])
         ready = self._await_ready(parent_keeper, "keeper")
-        to_keeper = Channel(parent_keeper, {})
+        to_keeper = Channel(parent_keeper, {}, timeout=KEEPER_LIMIT)
         self._await_ready(parent_resolver, "resolver")
         secrets = Secrets(
             PublicKey.read(ready.public) if ready.public else None, self._secrets.pinned, self._secrets.shared
