@@ -98,6 +98,8 @@ class Net:
     hosts: dict[str, Host] = field(default_factory=dict)
     zone: dict[str, tuple[tuple[Any, ...], tuple[PublicKey, ...]]] = field(default_factory=dict)
     outcome: dict[str, Outcome] = field(default_factory=dict)
+    of_type: dict[tuple[str, int], Outcome] = field(default_factory=dict)
+    """As `outcome`, of one type alone; of TLSA, too, by the host's name."""
     silent: set[str] = field(default_factory=set)
     """Names that the resolver says nothing about."""
     aliases: dict[str, str] = field(default_factory=dict)
@@ -208,8 +210,10 @@ class Net:
 
     def answer(self, question: Lookup) -> Answered:
         request, name, rdtype = question.request, question.name, question.rdtype
-        if (subject := _subject(question)) in self.outcome:
-            return Answered(request, name, rdtype, self.outcome[subject], ttl=self.ttl, reason="by the test")
+        subject = _subject(question)
+        bad = self.outcome.get(subject) or self.of_type.get((subject, rdtype))
+        if bad is not None:
+            return Answered(request, name, rdtype, bad, ttl=self.ttl, reason="by the test")
         alias = self.aliases.get(name, "")
         addresses, keys = self.zone.get(alias or name, ((), ()))
         rdata = {

@@ -9,7 +9,7 @@ from hushwire.config import Rule, Start
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
 from hushwire.events import Answered, Asked, Capture, InstallPolicy, Outcome, Release, Verdict
-from hushwire.names.allow import PER_SOURCE, Pace
+from hushwire.names.allow import PER_SOURCE, AllowList, Pace
 from hushwire.node import peers as peers_module
 from hushwire.node.capture import ASK_LIMIT, LONGEST, OTHER_FAMILY, RETRY
 from hushwire.node.idle import GRACE, HELD_FOR
@@ -159,6 +159,19 @@ def test_who_is_not_sought_is_not_waited_for(asking: Any) -> None:
         begun = net.now.monotonic
         assert net.told(net.hosts["alice"], "bob.example").verdict is Verdict.PASS
         assert net.now.monotonic == begun
+
+
+def test_who_began_once_and_was_protected_is_not_met_in_clear_again(asking: Any) -> None:
+    """Section 4: nor when his peer has been let go."""
+    net = asking(Rule("*.example", below=Action.CLEAR, start=Start.WAIT))
+    alice, bob = net.hosts["alice"], net.hosts["bob"]
+    alice.node._claims._allowed = AllowList(["*"])
+    net.packet(bob, alice.addresses[0])
+    assert net.told(alice, "bob.example").verdict is Verdict.ONLY
+    bob.addresses = ()
+    net.wait(4 * (LONGEST + GRACE))
+    assert alice.node.peers.by_name("bob.example") is None
+    assert net.told(alice, "bob.example").verdict is Verdict.REFUSE
 
 
 def test_a_rule_that_blocks_and_waits_for_the_peer_lets_nothing_go(asking: Any) -> None:

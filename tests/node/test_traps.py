@@ -1,4 +1,4 @@
-"""Rules about prefixes: a packet for an address brings in a peer of its own (docs/names.md; ATTACKS rows 31, 39, 47)."""
+"""Rules about prefixes: a packet for an address brings in a peer of its own (docs/names.md; ATTACKS rows 31, 47)."""
 
 from ipaddress import ip_address, ip_network
 from typing import Any

@@ -63,6 +63,7 @@ from hushwire.node.seeking import Seeking
 from hushwire.node.why import Explanation, Unclear
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
+from hushwire.policy.spd import Action
 from hushwire.timers import NEVER, Now
 from hushwire.wire.address import IPAddress
 
@@ -304,7 +305,7 @@ class Node:
             told = Told(Verdict.PASS)
         elif refuses(rules):
             told = Told(Verdict.REFUSE, reason=f"{name}: a rule blocks it")
-        elif rules[0].start is Start.WAIT and permits_clear(rules) and self.peers.by_name(name) is None:
+        elif rules[0].start is Start.WAIT and permits_clear(rules) and not self._has_reached(name):
             told = Told(Verdict.PASS)
         try:
             peer = self.peers.of_name(name, rules) if told is None and rules is not None else None
@@ -319,6 +320,11 @@ class Node:
         self._captures.wait(peer, request, now.monotonic, command=command)
         self._keep_current(peer, now)
         self._let_prove(peer, now)
+
+    def _has_reached(self, name: str) -> bool:
+        """Whether a name's level was ever reached."""
+        peer = self.peers.by_name(name)
+        return name in self._remembered or (peer is not None and peer.reached)
 
     def _let_prove(self, peer: Peer, now: Now) -> None:
         """Before a program gets its answer, IKE has begun."""
@@ -394,7 +400,10 @@ class Node:
             return
         peer.begun(now.monotonic)
         self._policies.sync(peer, now)
-        self._acquire(Acquire(event.flow, peer.reqid, event.sequence), now)
+        if peer.action is Action.CLEAR:
+            self._idle.used(peer, now.monotonic)
+        else:
+            self._acquire(Acquire(event.flow, peer.reqid, event.sequence), now)
 
     def _acquire_waiting(self, peer: Peer, now: Now) -> None:
         """Look again at the packets that came too early, once something is known of where the peer is."""

@@ -220,6 +220,7 @@ class Peer:
         return PadEntry(
             self.name, self.identity, () if self.rule.roams else self.addresses, keys, self.psk, self.rule.require,
             self.reqid, self.rule.mode, selectors, self._own_identity(own, remote), fingerprints, self.identities[1:],
+            introduced=not (self.born and self.rule.name is not None),
         )  # fmt: skip
 
     def _own_identity(self, own: Sequence[IPAddress], remote: IPAddress) -> Identity | None:
@@ -253,6 +254,9 @@ class Peer:
             return Action.PROTECT
         if not self.held_first:
             return None
+        if self.rule.start is Start.WAIT:
+            # It is not sought: what it would prove itself by matters only when it begins.
+            return Action.CLEAR
         # Law 3: as long as nothing is known, nothing goes in clear.
         return Action.CLEAR if self.denied or (self.fallen and self._is_known) else Action.PROTECT
 

@@ -1,0 +1,186 @@
+"""What becomes of packets, for all that the DNS may say, by all the classical groups, at both ends: docs/matrix.md.
+
+Each cell is what real Nodes did.  After a change that is meant, write the document anew:
+
+    HUSHWIRE_WRITE=1 .venv/bin/pytest tests/node/test_matrix.py
+"""
+
+import os
+from collections.abc import Callable
+from functools import cache
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from hushwire.config import Group, Rule, parse
+from hushwire.crypto.keys import PrivateKey
+from hushwire.crypto.secret import Secret
+from hushwire.daemon.planes import base_policies
+from hushwire.events import Outcome, Verdict
+from hushwire.names.ipseckey import IPSECKEY
+from hushwire.names.tlsa import TLSA
+from hushwire.policy.spd import Action
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "matrix.md"
+ALICE, BOB = map(ip_address, ("192.0.2.1", "192.0.2.2"))
+KEY = {name: PrivateKey.from_seed(Secret(name.encode().ljust(32))) for name in ("alice", "bob", "other")}
+
+GROUPS = tuple(group.value for group in (
+    Group.PRIVATE, Group.PRIVATE_OR_CLEAR, Group.CLEAR_OR_PRIVATE, Group.CLEAR, Group.BLOCK
+))  # fmt: skip
+ROWS = {
+    "a secure key, proved": Outcome.SECURE,
+    "a secure key, and nobody proves it": Outcome.SECURE,
+    "securely none": Outcome.DENIED,
+    "insecure": Outcome.INSECURE,
+    "bogus": Outcome.ERROR,
+    "a time-out": None,
+}
+"""What the DNS says of the peer's key."""
+
+PREFACE = """# What becomes of packets
+
+For everything that the DNS may say of a peer's key, and each of the classical groups that a rule may name. Written by
+`tests/node/test_matrix.py`, which lets two Nodes talk and looks; a change of the code that changes a cell fails there.
+
+| word | means |
+| --- | --- |
+| protected | packets go in ESP, to somebody who proved the peer's key; nothing goes before that |
+| clear | packets go as they would without hushwire |
+| SERVFAIL | the program that asks for the name is told of no address, so it sends nothing |
+| dropped | packets are held for some seconds, and never sent |
+| refused | the peer that claims to be somebody gets AUTHENTICATION_FAILED, and no SA |
+
+What the DNS says: *a secure key* was validated, and the peer that is there proves it, or nobody does. *Securely none*:
+it is signed that there is no key. *Insecure*: it is signed that the zone is not. *Bogus*: what came does not validate.
+*A time-out*: nothing came. A level that was reached once is remembered: where a cell says "clear", it is then "SERVFAIL",
+or for an address in use "dropped". With clear-or-private we do not begin, so a program's question asks for no key.
+"""
+
+
+# --- how a cell is found out ---
+
+
+def rule(peer: str, group: str) -> Rule:
+    """As a configuration file has it."""
+    return parse(f'[host]\nname = "x.example"\n[[rule]]\npeer = "{peer}"\ngroup = "{group}"\n', "matrix").rules[0]
+
+
+def arrange(net: Any, name: str, row: str) -> None:
+    """Have the DNS say of a name what the row says."""
+    outcome = ROWS[row]
+    if outcome is None:
+        net.silent.add(name)
+    elif outcome is not Outcome.SECURE:
+        net.of_type |= {(name, rdtype): outcome for rdtype in (IPSECKEY, TLSA)}
+
+
+def stage(make_net: Any, group: str, row: str, about: str, name: str) -> Any:
+    """Alice with a rule; Bob, where there is somebody to prove the key."""
+    net = make_net()
+    net.zone["bob.example"] = ((BOB,), (KEY["bob"].public,))
+    net.zone[BOB.reverse_pointer] = ((), (KEY["bob"].public,))
+    net.zone[ALICE.reverse_pointer] = ((), (KEY["alice"].public,))
+    arrange(net, name, row)
+    alice = net.host("alice", rule(about, group))
+    # What the parent has installed before the Node begins.
+    alice.spd |= {(p.selector, p.direction): p for p in base_policies(alice.node._config)}
+    return net
+
+
+def fate(net: Any, host: Any, remote: Any) -> str:
+    return {Action.PROTECT: "protected", Action.CLEAR: "clear", Action.BLOCK: "dropped"}[net.fate(host, remote, 40)]
+
+
+def program_asks(about: str, make_net: Any, group: str, row: str) -> str:
+    net = stage(make_net, group, row, about, "bob.example")
+    if row == "a secure key, proved":
+        net.host("bob", rule("alice.example", "private"))
+    net.start()
+    alice = net.hosts["alice"]
+    release = net.told(alice, "bob.example")
+    if release.verdict is Verdict.REFUSE:
+        return "SERVFAIL"
+    return fate(net, alice, BOB)
+
+
+def packet_leaves(make_net: Any, group: str, row: str) -> str:
+    net = stage(make_net, group, row, "192.0.2.0/24", BOB.reverse_pointer)
+    if row == "a secure key, proved":
+        net.host("bob", rule("192.0.2.0/24", "private"))
+    net.start()
+    return fate(net, net.hosts["alice"], BOB)
+
+
+def peer_claims(about: str, make_net: Any, group: str, row: str) -> str:
+    by_address = about[0].isdigit()
+    net = stage(make_net, group, row, about, BOB.reverse_pointer if by_address else "bob.example")
+    config = net.hosts.pop("alice").node._config
+    alice = net.host("alice", *config.rules, ask=("*.example",))
+    peer = rule("192.0.2.0/24" if by_address else "alice.example", "private")
+    bob = net.host("bob", peer, key="bob" if row != "a secure key, and nobody proves it" else "other")
+    net.zone["bob.example"] = ((BOB,), (KEY["bob"].public,))
+    net.zone[BOB.reverse_pointer] = ((), (KEY["bob"].public,))
+    net.start()
+    net.fate(bob, ALICE, 3)
+    net.wait(15)
+    established = [sa for sa in alice.node.ike.sas if sa.authenticated is not None and sa.children]
+    return "protected" if established else "refused"
+
+
+TABLES: dict[str, tuple[str, Callable[..., str]]] = {
+    "A program asks for a name": (
+        'The rule is about many names (`peer = "*.example"`); the listener asks.',
+        lambda *of: program_asks("*.example", *of),
+    ),
+    "A program asks for a name that a rule is about alone": (
+        '`peer = "bob.example"`. Its policies stand as soon as its address is known, and not only when it has proved '
+        "its key: so where nothing may be clear, a program gets the address, and its packets wait.",
+        lambda *of: program_asks("bob.example", *of),
+    ),
+    "A packet leaves for an address": (
+        'No name was asked for: the rule is about a prefix (`peer = "192.0.2.0/24"`), and the key is looked for in the '
+        "address's reverse zone.",
+        packet_leaves,
+    ),
+    "A peer claims a name": (
+        "We are who is spoken to. The rule is about many names, and `dns.ask` allows to look them up.",
+        lambda *of: peer_claims("*.example", *of),
+    ),
+    "A peer claims a name that a rule is about alone": (
+        '`peer = "bob.example"`; `dns.ask` need not name it.',
+        lambda *of: peer_claims("bob.example", *of),
+    ),
+    "A peer claims its address": (
+        "The rule is about the prefix that it is in, and the key is looked for in the address's reverse zone.",
+        lambda *of: peer_claims("192.0.2.0/24", *of),
+    ),
+}
+
+
+@cache
+def cells(make_net: Any, title: str) -> dict[tuple[str, str], str]:
+    run = TABLES[title][1]
+    return {(row, group): run(make_net, group, row) for row in ROWS for group in GROUPS}
+
+
+def table(make_net: Any, title: str) -> str:
+    found = cells(make_net, title)
+    lines = [
+        f"| the DNS says | {' | '.join(GROUPS)} |",
+        "| --- |" + " --- |" * len(GROUPS),
+        *(f"| {row} | {' | '.join(found[row, group] for group in GROUPS)} |" for row in ROWS),
+    ]
+    return "\n".join(lines)
+
+
+def document(make_net: Any) -> str:
+    parts = [f"## {title}\n\n{about}\n\n{table(make_net, title)}\n" for title, (about, _) in TABLES.items()]
+    return "\n".join((PREFACE, *parts))
+
+
+def test_the_document_is_what_nodes_do(make_net: Any) -> None:
+    written = document(make_net)
+    if os.environ.get("HUSHWIRE_WRITE"):
+        DOCUMENT.write_text(written)
+    assert DOCUMENT.read_text() == written
