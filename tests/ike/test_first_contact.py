@@ -1,17 +1,20 @@
 """INITIAL_CONTACT: who has lost everything says so, and only of himself (RFC 7296 s2.4; ATTACKS row 22)."""
 
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
+from hushwire.ike.negotiation import Wanted
 from hushwire.ike.report import Established
 from hushwire.ike.state import State
 from hushwire.policy.pad import Identity
 from hushwire.wire.registry import NotifyType
 
+MOVED = ip_address("192.0.2.77")
 MALLORY = PrivateKey.from_seed(Secret(b"m" * 32))
 
 
@@ -67,3 +70,47 @@ def test_first_contact_ends_what_was_before(standing: Any) -> None:
     assert len(pair.bob.sas) == 1
     assert len(pair.bob.plane) == 2
     pair.agree()
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_a_name_that_leads_to_a_known_peer_does_not_end_what_stands_with_it(
+    standing: Any, guard: str, monkeypatch: Any
+) -> None:
+    """ATTACKS row 36: evil.example has Bob's address.  Alice seeks evil there, and Bob hears that."""
+    pair = standing
+    kept = pair.bob.sa
+    if guard == "out":
+        monkeypatch.setattr(type(pair.alice.endpoint._host), "speaks_with", lambda *_: False)
+    pair.now = replace(pair.now, monotonic=1.0)
+    entry = pair.alice.entries[pair.bob.settings.identity]
+    evil = replace(entry, identity=Identity.fqdn("evil.example"), keys=(MALLORY.public,))
+    pair.alice.endpoint.initiate(
+        evil, pair.alice.address, pair.bob.address, Wanted(evil.selectors, evil.mode), pair.now
+    )
+    pair.collect()
+    pair.deliver()
+    assert (kept.state is State.ESTABLISHED) is (guard == "in")
+
+
+def test_nor_does_one_that_a_program_asked_for_say_it(pair: Any) -> None:
+    """It may lead to another address of a known peer, which we do not know."""
+    bob = pair.bob.settings.identity
+    pair.alice.entries[bob] = replace(pair.alice.entries[bob], introduced=False)
+    sa = pair.initiate()
+    pair.deliver()
+    request = next(send.data for name, send in pair.seen if name == "alice" and send.data[18] == 35)
+    assert pair.open(sa, request).notify(NotifyType.INITIAL_CONTACT) is None
+
+
+def test_what_stands_between_other_addresses_stays(standing: Any) -> None:
+    pair = standing
+    pair.now = replace(pair.now, monotonic=100.0)
+    fresh = type(pair.alice)("alice", "192.0.2.1", pair.alice.key, seed=b"again")
+    fresh.knows(pair.bob)
+    old = pair.bob.sa
+    old.remote = replace(old.remote, address=MOVED)
+    pair.alice = fresh
+    pair.initiate()
+    pair.deliver()
+    assert old.state is State.ESTABLISHED
+    assert len(pair.bob.sas) == 2

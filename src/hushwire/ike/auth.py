@@ -60,7 +60,7 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
         auth,
         *request_payloads(sa, wanted, spi_in, with_ke=False),
     ]
-    if not host.peers.get(entry.identity):
+    if entry.introduced and not host.peers.get(entry.identity) and not host.speaks_with(sa.remote.address):
         payloads.append(Notify(NotifyType.INITIAL_CONTACT))
     elif sa.succession.instead_of:
         payloads.append(Notify(REPLACES, sa.succession.instead_of))

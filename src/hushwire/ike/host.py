@@ -14,6 +14,7 @@ from hushwire.ike.settings import Settings
 from hushwire.ike.state import State
 from hushwire.policy.pad import Identity
 from hushwire.timers import Now
+from hushwire.wire.address import IPAddress
 from hushwire.wire.message import Message
 from hushwire.wire.registry import ExchangeType
 
@@ -105,6 +106,10 @@ class Host:
     def jitter(self, seconds: float) -> float:
         """Between 80 and 100 per cent of `seconds`, so that hosts that started together do not rekey together."""
         return seconds * (0.8 + 0.2 * self.entropy.public(1)[0] / 255)
+
+    def speaks_with(self, remote: IPAddress) -> bool:
+        """Whether somebody has proved himself there, under whatever name: he would be told that we know nobody."""
+        return any(sa.remote.address == remote for sas in self.peers.values() for sa in sas)
 
     def notice(self, kind: str, *fields: tuple[str, str | int | float], grave: bool = False) -> None:
         self.outbox.append(Notice(kind, fields, grave))

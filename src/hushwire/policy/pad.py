@@ -70,5 +70,8 @@ class PadEntry:
     also: tuple[Identity, ...] = ()
     """What else it may say it is: the name that the one it is known by is an alias of."""
 
+    introduced: bool = True
+    """An administrator named it.  Else a name that anybody may have made brought it in, and led us who knows where."""
+
     def speaks_from(self, address: IPAddress) -> bool:
         return not self.addresses or address in self.addresses
