@@ -53,8 +53,9 @@ For everything that the DNS may say of a peer's key, and each of the classical g
 
 What the DNS says: *a secure key* was validated, and the peer that is there proves it, or nobody does. *Securely none*:
 it is signed that there is no key. *Insecure*: it is signed that the zone is not. *Bogus*: what came does not validate.
-*A time-out*: nothing came. A level that was reached once is remembered: where a cell says "clear", it is then "SERVFAIL",
-or for an address in use "dropped". With clear-or-private we do not begin, so a program's question asks for no key.
+*A time-out*: nothing came. A level that was reached once is remembered: where a cell says "clear", it is then
+"SERVFAIL", or for an address in use "dropped". With clear-or-private we do not begin, so a program's question asks for
+no key.
 """
 
 
