@@ -3,16 +3,21 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
 from hushwire.config import parse
+from hushwire.daemon import planes
 from hushwire.daemon.barrier import ICMPV6, NEIGHBOUR_DISCOVERY
 from hushwire.daemon.planes import base_policies
 from hushwire.lab.namespaces import Host, Topology, end
 from hushwire.policy.sad import Direction
-from hushwire.policy.spd import Action
+from hushwire.policy.selector import Selector
+from hushwire.policy.spd import Action, Policy
+from hushwire.wire.address import host_network
 
 PROGRAM = Path(__file__).parent / "barrier.py"
 
@@ -99,6 +104,45 @@ def test_what_a_trap_for_many_leaves_alone() -> None:
     # No trap of IPv6, no need.
     sixes = [policy for policy in found if policy.selector.remote.version == 6]
     assert {policy.selector.protocol for policy in sixes} == {ICMPV6}
+
+
+def test_what_does_not_outlive_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Soft policies are installed again and again; whoever asked for them gone, they end; so do lifetimes."""
+    clock = [1000.0]
+    monkeypatch.setattr(planes.time, "monotonic", lambda: clock[0])
+    passing = planes.Passing()
+
+    def after(seconds: float) -> tuple[list[Policy], list[Policy]]:
+        clock[0] += seconds
+        return passing.turn()
+
+    here, there = ip_address("192.0.2.1"), ip_address("192.0.2.2")
+    soft = Policy(Selector.between(here, there), Direction.OUT, Action.PROTECT, 936, 7, soft=True)
+    brief = Policy(Selector.between(here, there + 1), Direction.OUT, Action.CLEAR, 936, lifetime=60)
+    wide = Policy(Selector(host_network(here), ip_network("0.0.0.0/0")), Direction.OUT, Action.PROTECT, 968, 8)
+    for policy in (soft, brief, wide):
+        passing.hold(policy)
+    assert passing.all() == [soft, brief]
+    assert after(0) == ([], [])
+    assert passing.wait() == 40
+    assert after(40) == ([soft], [])
+    assert passing.wait() == 22
+    assert after(21) == ([], [])
+    assert after(2) == ([], [brief])
+    assert after(20) == ([soft], [])
+    passing.orphan()
+    assert after(119) == ([], [])
+    assert after(1) == ([], [soft])
+    # One that the new node asks for again is no orphan, and one that is deleted nobody's.
+    passing.hold(soft)
+    passing.orphan()
+    passing.hold(soft)
+    assert after(120) == ([soft], [])
+    passing.drop(soft.selector, soft.direction)
+    assert after(120) == ([], [])
+    passing.hold(replace(wide, soft=True))
+    passing.hold(soft)
+    assert [policy.priority for policy in passing.all()] == [968, 936]
 
 
 @pytest.mark.lab

@@ -173,7 +173,9 @@ class Filter:
         self._exempt: dict[tuple[Direction, int], list[str]] = {}
         """Matches of what has ports, and passes."""
         self._nft.run("add table inet hushwire")
-        self._sets = set(re.findall(r"set ((?:out|in)_\d+_[a-z]+) \{", self._nft.run("list table inet hushwire")))
+        self._sets = set(
+            re.findall(r"set ((?:out|in)_\d+_[a-z]+_[a-z]+) \{", self._nft.run("list table inet hushwire"))
+        )
         neighbours = f"icmpv6 type {{ {', '.join(map(str, NEIGHBOUR_DISCOVERY))} }} accept"
         ours = f"udp dport {{ {ports[0]}, {ports[1]} }} accept"
         came, goes = f'iifname "{tun}" accept', f'oifname "{tun}" accept'
@@ -199,7 +201,8 @@ class Filter:
         commands = []
         if name not in self._sets:
             self._sets.add(name)
-            commands.append(f"add set inet hushwire {name} {{ type ipv6_addr . ipv6_addr; flags interval, timeout; }}")
+            flags = "timeout" if name.endswith("hosts") else "interval, timeout"
+            commands.append(f"add set inet hushwire {name} {{ type ipv6_addr . ipv6_addr; flags {flags}; }}")
             commands += self._order()
         commands.append(f"add element inet hushwire {name} {{ {element} }}")
         if policy.lifetime:
@@ -271,9 +274,15 @@ class Filter:
 
 
 def _set(policy: Policy) -> str:
-    """The name of a policy's set.  What ends by itself is apart from what does not."""
+    """The name of a policy's set.
+
+    What ends by itself is apart from what does not, and pairs of hosts, of which there are many, from ranges: a set of
+    ranges is copied whenever it changes.
+    """
     verdict = "accept" if policy.action is Action.CLEAR else "drop"
-    return f"{_way(policy.direction)}_{policy.priority}_{verdict}{'soon' if policy.lifetime else ''}"
+    hosts = policy.selector.local.prefixlen + policy.selector.remote.prefixlen == 256
+    way, soon, kind = _way(policy.direction), "soon" if policy.lifetime else "", "hosts" if hosts else "ranges"
+    return f"{way}_{policy.priority}_{verdict}{soon}_{kind}"
 
 
 def _way(direction: Direction) -> str:

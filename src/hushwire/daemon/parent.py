@@ -23,7 +23,7 @@ from typing import get_args
 
 from cryptography.hazmat.backends import default_backend
 
-from hushwire.config import Config, PlaneChoice
+from hushwire.config import Addressing, Config, PlaneChoice
 from hushwire.crypto.keys import PublicKey
 from hushwire.daemon import barrier, control, keeper, keyfile, node, plane, planes, resolver
 from hushwire.daemon.channel import EFFECTS, EVENTS, Channel, ChannelClosed, ChannelError, pair, vocabulary
@@ -197,7 +197,9 @@ class Parent:
                     for_node, for_plane = shared_nat_t(version, host.nat_port, barrier.MARK)
                     ike.append(for_node)
                     esp.append(for_plane)
-                    raw.append(raw_socket(version))
+                    with contextlib.suppress(PermissionError):
+                        # Without CAP_NET_RAW what was held is lost where it may then go in clear, and sent again.
+                        raw.append(raw_socket(version))
             for sock in ike + esp:
                 sock.bypass_xfrm()
             names = open_sockets(self._config.dns.listen)
@@ -518,6 +520,12 @@ def _choose_plane(config: Config, log: Log) -> PlaneChoice:
     if not _may_administer():
         raise CannotStart("hushwire needs CAP_NET_ADMIN to protect packets; run it as root")
     wanted = config.host.plane
+    synthetic = any(rule.addressing is Addressing.SYNTHETIC for rule in config.rules)
+    if synthetic and wanted is PlaneChoice.KERNEL:
+        raise CannotStart('addressing: "synthetic" needs host.plane = "userspace"; or take "auto"')
+    if synthetic and wanted is PlaneChoice.AUTO:
+        log.line("plane: userspace, since a rule has synthetic addresses")
+        return PlaneChoice.USERSPACE
     support = has_esp() if wanted is not PlaneChoice.USERSPACE else None
     if wanted is PlaneChoice.KERNEL and not support:
         raise CannotStart(f'host.plane: "kernel", but {support.reason if support else ""}; take "userspace" or "auto"')
