@@ -1,6 +1,6 @@
 """Programs that asked for a name's addresses, and what they are told (DESIGN.md law 3; docs/names.md has the table)."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from hushwire.config import Start
@@ -62,17 +62,20 @@ class Captures:
     def peers(self) -> list[Peer]:
         return list(self._waiting)
 
-    def answer(self, peer: Peer, now: float, *, pending: bool, versions: Collection[int]) -> list[Effect]:
+    def answer(
+        self, peer: Peer, now: float, holder: Callable[[], Peer | None], *, pending: bool, versions: Collection[int]
+    ) -> list[Effect]:
         """Tell those who wait for a peer, if there is something to tell.
 
-        `pending`: policies are being installed.  `versions`: of IP, that this host has addresses of.
+        `holder`: who else has one of its addresses.  `pending`: policies are being installed.  `versions`: of IP, that
+        this host has addresses of.
         """
         questions = self._waiting.get(peer)
         if not questions:
             return []
         since = questions[0].since
         self._partial.pop(peer, None)
-        told = judge(peer, since, now, pending=pending, versions=versions)
+        told = judge(peer, since, now, holder, pending=pending, versions=versions)
         if told is None:
             return []
         if told.partial and now < since + OTHER_FAMILY:
@@ -89,7 +92,10 @@ def tell(request: int, told: Told, *, command: bool) -> Effect:
     return Release(request, told.verdict, told.addresses, told.ttl, told.reason)
 
 
-def judge(peer: Peer, since: float, now: float, *, pending: bool, versions: Collection[int] = ()) -> Told | None:
+def judge(
+    peer: Peer, since: float, now: float, holder: Callable[[], Peer | None] = lambda: None, *, pending: bool,
+    versions: Collection[int] = (),
+) -> Told | None:  # fmt: skip
     """What to tell of a peer that somebody has asked for at `since`; None: not yet."""
     lookup, clear = peer.lookup, permits_clear(peer.rules) and not peer.reached
     if lookup is not None and lookup.binding is None:
@@ -109,6 +115,9 @@ def judge(peer: Peer, since: float, now: float, *, pending: bool, versions: Coll
     if peer.contested and not standing:
         return Told(Verdict.REFUSE, reason=f"{peer.name}: its address is another's, who proved another key there")
     if peer.not_before > now or now >= since + _limit(peer):
+        if clear and (other := holder()) is not None:
+            # It would not be in clear, but sealed for somebody who proved another name (law 2, ATTACKS row 36).
+            return Told(Verdict.REFUSE, reason=f"{peer.name}: {other.name} has its address")
         if clear:
             return Told(Verdict.PASS, min(ttl, RETRY))
         return Told(Verdict.REFUSE, reason=f"{peer.name}: {peer.last_failure or 'it does not answer'}")

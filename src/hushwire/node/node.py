@@ -334,7 +334,11 @@ class Node:
     def _answer_programs(self, peer: Peer, now: Now) -> None:
         versions = {address.version for address in self.peers.own}
         pending = self._policies.pending(peer)
-        effects = self._captures.answer(peer, now.monotonic, pending=pending, versions=versions)
+
+        def holder() -> Peer | None:
+            return next(filter(None, (self.peers.holding(address, peer) for address in peer.addresses)), None)
+
+        effects = self._captures.answer(peer, now.monotonic, holder, pending=pending, versions=versions)
         if effects:
             # Its policies stay for as long as the answer may be believed.
             self._idle.used(peer, now.monotonic)

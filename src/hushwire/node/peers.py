@@ -13,7 +13,7 @@ from hushwire.node.peer import REQID_BASE, Peer
 from hushwire.node.rulebook import Rulebook, Rules, refuses
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
-from hushwire.policy.sad import Direction
+from hushwire.policy.spd import Action
 from hushwire.wire.address import IPAddress
 
 MOST_NUMBERS = 1 << 16
@@ -76,12 +76,13 @@ class Peers:
         found = [peer for peer in self._by_reqid.values() if identity in peer.identities and not peer.is_trap]
         return max(found, key=lambda peer: any(remote in key[0].remote for key in peer.policies), default=None)
 
-    def holding(self, address: IPAddress) -> Peer | None:
-        """Who has a policy that protects packets to this one address."""
+    def holding(self, address: IPAddress, but: Peer) -> Peer | None:
+        """Which peer, `but` apart, has a policy that protects packets to this one address."""
         for peer in self._by_reqid.values():
-            if not peer.is_trap and any(
-                address in selector.remote and direction is Direction.OUT for selector, direction in peer.policies
-            ):
+            if peer is not but and not peer.is_trap and any(
+                address in selector.remote and policy.action is Action.PROTECT
+                for (selector, _), policy in peer.policies.items()
+            ):  # fmt: skip
                 return peer
         return None
 

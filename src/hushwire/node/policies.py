@@ -26,6 +26,8 @@ class Policies:
         """Policies that are not confirmed yet, by request number."""
         self._pending: dict[int, int] = {}
         """How many of them each peer has, by reqid."""
+        self._holders: dict[Key, Peer] = {}
+        """Whose each policy is that stands or was asked for."""
 
     def sync(self, peer: Peer, now: Now) -> None:
         """Install what ought to stand and does not; loosen only where the rule permits clear (DESIGN.md section 3)."""
@@ -67,6 +69,8 @@ class Policies:
             del self._pending[peer.reqid]
         if isinstance(event, Refused):
             refused = peer.policies.pop(key, None)
+            if refused is not None:
+                del self._holders[key]
             peer.refused = True
             peer.hardened = peer.hardened or (refused is not None and refused.soft)
         return peer
@@ -75,16 +79,18 @@ class Policies:
         for key in keys:
             self._emit(DeletePolicy(*key))
             del peer.policies[key]
+            del self._holders[key]
 
     def _may_have(self, peer: Peer, key: Key) -> bool:
         """Two names at one address never share a policy (law 2): the second is refused.
 
         Unless nobody answers for the first: a name must not block another by naming its address (ATTACKS row 37).
         """
-        holder = next((other for other in self._peers if other is not peer and key in other.policies), None)
-        if holder is None or holder.yields_to(peer):
-            if holder is not None:
+        holder = self._holders.get(key)
+        if holder is None or holder is peer or holder.yields_to(peer):
+            if holder is not None and holder is not peer:
                 del holder.policies[key]
+            self._holders[key] = peer
             peer.contested.discard(key)
             return True
         if key not in peer.contested:

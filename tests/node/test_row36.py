@@ -1,0 +1,142 @@
+"""ATTACKS row 36: evil.example has the victim's address and a key of its own, all well signed.
+
+On the path, the attacker answers IKE at that address; off the path, nobody there has his key.  Before or after the
+victim's name was looked up.  What is asked: what becomes of the victim's name, of a name without a key at that address,
+of packets to the bare address, and of what evil.example gets.
+"""
+
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+
+from hushwire.config import Rule
+from hushwire.crypto.keys import PrivateKey
+from hushwire.crypto.secret import Secret
+from hushwire.events import Verdict
+from hushwire.node.peer import Peer
+from hushwire.node.policies import Policies
+from hushwire.policy.spd import Action
+
+VICTIM = ip_address("192.0.2.2")
+KEY = {name: PrivateKey.from_seed(Secret(name.encode().ljust(32))) for name in ("alice", "bob", "eve", "other")}
+PRIVATE, MAYBE = Rule("*.example"), Rule("*.example", below=Action.CLEAR)
+CONFIGURED = Rule("bob.example")
+
+
+def attack(make_net: Any, *rules: Rule, on_path: bool, first: str) -> Any:
+    """Bob is the victim, eve.example the evil name.  All that Alice asks for first is what `first` says."""
+    net = make_net()
+    alice = net.host("alice", *rules)
+    net.host("bob", Rule("alice.example"))
+    eve = net.host("eve", Rule("alice.example"))
+    net.zone["bob.example"] = ((VICTIM,), (KEY["bob"].public,))
+    net.zone["eve.example"] = ((VICTIM,), (KEY["eve"].public,))
+    net.zone["bare.example"] = ((VICTIM,), ())
+    net.start()
+    if first == "victim":
+        net.told(alice, "bob.example")
+        net.packet(alice, VICTIM)
+        assert net.packet(alice, VICTIM) is Action.PROTECT
+    if on_path:
+        # He gets what is sent there, and answers from there.
+        net.taken[VICTIM] = eve
+    eve.addresses = (VICTIM,) if on_path else eve.addresses
+    net.start()
+    return net
+
+
+def to_whom(net: Any, patience: int = 8) -> str:
+    """Where a packet to the bare address goes, and how."""
+    alice = net.hosts["alice"]
+    fate = net.fate(alice, VICTIM, patience)
+    if fate is not Action.PROTECT:
+        return fate.value
+    out = [policy for (_, way), policy in alice.spd.items() if way.value == "out" and VICTIM in policy.selector.remote]
+    reqid = min(out, key=lambda policy: policy.priority).reqid
+    return alice.node.peers.by_reqid(reqid).name
+
+
+def word(net: Any, name: str) -> str:
+    return net.told(net.hosts["alice"], name).verdict.value
+
+
+# name of evil, of the victim, of one without a key; the bare address.
+OUTCOMES = {
+    # (rules, on path, first): (evil's name, the victim's, a keyless one's at that address, the bare address)
+    ("private", False, "victim"): ("refuse", "only", "refuse", "bob.example"),
+    ("private", False, "evil"): ("refuse", "only", "refuse", "bob.example"),
+    ("private", True, "victim"): ("refuse", "only", "refuse", "bob.example"),
+    ("private", True, "evil"): ("only", "refuse", "refuse", "eve.example"),
+    ("maybe", False, "victim"): ("refuse", "only", "pass", "bob.example"),
+    ("maybe", False, "evil"): ("pass", "only", "pass", "bob.example"),
+    ("maybe", True, "victim"): ("refuse", "only", "pass", "bob.example"),
+    ("maybe", True, "evil"): ("only", "refuse", "pass", "eve.example"),
+    ("configured", False, "victim"): ("refuse", "only", "refuse", "bob.example"),
+    ("configured", False, "evil"): ("refuse", "only", "refuse", "bob.example"),
+    ("configured", True, "victim"): ("refuse", "only", "refuse", "bob.example"),
+    ("configured", True, "evil"): ("refuse", "only", "refuse", "block"),
+}
+RULES = {"private": (PRIVATE,), "maybe": (MAYBE,), "configured": (CONFIGURED, PRIVATE)}
+
+
+@pytest.mark.parametrize(("kind", "on_path", "first"), OUTCOMES)
+def test_each_combination(make_net: Any, kind: str, on_path: bool, first: str) -> None:
+    net = attack(make_net, *RULES[kind], on_path=on_path, first=first)
+    names = ("eve.example", "bob.example", "bare.example")
+    told = tuple(word(net, name) for name in names)
+    assert (*told, to_whom(net)) == OUTCOMES[kind, on_path, first]
+
+
+@pytest.mark.parametrize("on_path", [False, True])
+@pytest.mark.parametrize("first", ["victim", "evil"])
+@pytest.mark.parametrize("kind", RULES)
+def test_no_packet_for_the_victims_name_goes_to_another(make_net: Any, kind: str, on_path: bool, first: str) -> None:
+    """A program that got an address for the victim's name never has its packets sealed for somebody else."""
+    net = attack(make_net, *RULES[kind], on_path=on_path, first=first)
+    for _ in range(3):
+        word(net, "eve.example")
+        if word(net, "bob.example") == Verdict.ONLY.value:
+            assert to_whom(net) in ("bob.example", "block")
+        net.wait(30)
+
+
+def test_control_of_each(make_net: Any, monkeypatch: Any) -> None:
+    """Without law 2's check the victim's packets are sealed for the attacker."""
+    monkeypatch.setattr(Policies, "_may_have", lambda *_: True)
+    net = attack(make_net, PRIVATE, on_path=True, first="victim")
+    word(net, "eve.example")
+    assert to_whom(net) == "eve.example"
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_a_rule_about_the_victim_alone_is_an_administrators_own_word(
+    make_net: Any, guard: str, monkeypatch: Any
+) -> None:
+    """On the path, before the victim was ever reached: the policy at that address is the victim's, and stays so."""
+    if guard == "out":
+        monkeypatch.setattr(
+            Peer, "yields_to",
+            lambda self, other: other.action is Action.PROTECT and not self.reached
+            and (other.reached or self.failures > 0),
+        )  # fmt: skip
+    net = attack(make_net, CONFIGURED, PRIVATE, on_path=True, first="evil")
+    word(net, "eve.example")
+    assert (to_whom(net) == "eve.example") is (guard == "out")
+
+
+def test_the_victims_name_comes_back_when_the_attacker_has_left(make_net: Any) -> None:
+    net = attack(make_net, CONFIGURED, PRIVATE, on_path=True, first="evil")
+    alice = net.hosts["alice"]
+    word(net, "eve.example")
+    net.taken.clear()
+    net.wait(70)
+    assert net.fate(alice, VICTIM, 70) is Action.PROTECT
+    assert to_whom(net) == "bob.example"
+
+
+def test_the_prefix_says_who_is_there_and_a_name_does_not(make_net: Any) -> None:
+    """Off the path: packets to the bare address of a network go by its reverse zone."""
+    net = attack(make_net, MAYBE, Rule(ip_network("192.0.2.0/24")), on_path=False, first="evil")
+    assert word(net, "eve.example") in ("pass", "refuse")
+    assert to_whom(net) == "block"
