@@ -89,7 +89,7 @@ def udp(
 ) -> bytes:
     """A UDP packet with right checksums."""
     upper = struct.pack(">HHHH", *ports, 8 + len(payload), 0) + payload
-    return ip(source, destination, 17, _summed(source, destination, 17, upper, 6))
+    return ip(source, destination, 17, summed(source, destination, 17, upper, 6))
 
 
 def tcp(
@@ -98,10 +98,10 @@ def tcp(
 ) -> bytes:  # fmt: skip
     """A TCP packet with right checksums."""
     header = struct.pack(">HHIIBBHHH", *ports, sequence, ack, (20 + len(options)) // 4 << 4, flags, 512, 0, 0)
-    return ip(source, destination, 6, _summed(source, destination, 6, header + options + payload, 16))
+    return ip(source, destination, 6, summed(source, destination, 6, header + options + payload, 16))
 
 
-def _summed(source: IPAddress, destination: IPAddress, protocol: int, upper: bytes, at: int) -> bytes:
+def summed(source: IPAddress, destination: IPAddress, protocol: int, upper: bytes, at: int) -> bytes:
     pseudo = source.packed + destination.packed + struct.pack(">II", len(upper), protocol)
     checksum = ones_sum(pseudo + upper) ^ 0xFFFF
     return upper[:at] + struct.pack(">H", checksum or 0xFFFF) + upper[at + 2 :]

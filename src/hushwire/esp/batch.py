@@ -11,6 +11,7 @@ from struct import Struct
 from hushwire.esp.packet import PORTED, VNET, checksum_at, flow_key, split_flow_key
 from hushwire.esp.plane import Cause, Output, Plane, Transmit
 from hushwire.esp.sad import Inbound, Outbound
+from hushwire.esp.translate import mend_sealed
 from hushwire.timers import Now
 from hushwire.wire.address import Endpoint
 from hushwire.wire.registry import IPProtocol
@@ -74,6 +75,8 @@ class Sealer:
                 continue
             length = sa.transform.sealed_length(size)
             next_header = head[self._protocol_at] if header else self._tunnelled
+            if sa.delta:
+                mend_sealed(octets, begin, begin + size, next_header, sa.delta)
             sa.seal(octets[at : at + length], size, next_header)
             if length > stride:
                 if at > start:
@@ -172,8 +175,9 @@ class Opener:
                 self._tcp(sa, payload, plane, write)
             else:
                 self.flush(write)
-                if self._admits(sa, next_header, payload, plane):
-                    self._write_one(sa, next_header, payload, write)
+                shown = plane.shown(sa, next_header, payload)
+                if shown is not None and self._admits(sa, next_header, shown, plane):
+                    self._write_one(sa, next_header, shown, write)
         return outputs
 
     def flush(self, write: Write) -> None:

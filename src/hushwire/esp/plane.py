@@ -6,9 +6,10 @@ Each answers with a list of outputs, to be performed in order.
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from heapq import heappop, heappush
+from typing import TypeVar
 
 from hushwire.crypto.secret import Secret
 from hushwire.entropy import Entropy
@@ -19,6 +20,7 @@ from hushwire.esp.replay import Replayed
 from hushwire.esp.sad import Age, Inbound, Outbound
 from hushwire.esp.spd import SPD
 from hushwire.esp.transform import HEADER, BadFrame, Unsupported
+from hushwire.esp.translate import Foreign, quoted, translate
 from hushwire.events import (
     Acquire,
     Count,
@@ -32,11 +34,11 @@ from hushwire.events import (
     Mapping,
     Refused,
 )  # fmt: skip
-from hushwire.policy.sad import SA, Direction, SAName
+from hushwire.policy.sad import SA, Direction, Mode, SAName
 from hushwire.policy.selector import Flow, Selector
 from hushwire.policy.spd import Action, Policy
 from hushwire.timers import NEVER, Now
-from hushwire.wire.address import Endpoint
+from hushwire.wire.address import Endpoint, address_from_octets
 from hushwire.wire.cursor import DecodeError
 from hushwire.wire.registry import IPProtocol
 from hushwire.wire.udp import KEEPALIVE
@@ -83,7 +85,7 @@ class Cause(StrEnum):
     """Replayed, or too old."""
     IN_EXPIRED = "XfrmInStateExpired"
     IN_MISMATCH = "XfrmInStateMismatch"
-    """The inner packet is not of the SA's selector (RFC 4301 s5.2 step 4)."""
+    """The inner packet is not of the SA's selector (RFC 4301 s5.2 step 4), or quotes one of others (s6.2)."""
     IN_TEMPLATE = "XfrmInTmplMismatch"
     """The policy wants another SA, or any at all."""
     IN_NO_POLICY = "XfrmInNoPols"
@@ -110,6 +112,7 @@ CACHED_FLOWS = 1 << 14
 """Flows a cache holds before it is emptied."""
 REMEMBERED_KEYS = 1 << 16
 """Keys remembered after their SAs are gone."""
+State = TypeVar("State", Outbound, Inbound)
 
 
 class Plane:
@@ -128,6 +131,8 @@ class Plane:
         self._outbound: dict[SAName, Outbound] = {}
         self._carriers: dict[int, list[Outbound]] = {}
         self._inbound: dict[int, Inbound] = {}
+        self._arrivals: dict[int, list[Inbound]] = {}
+        """By reqid."""
         self._keys: dict[bytes, Outbound | Inbound | None] = {}
         self._key_of_prints = entropy.private(32)
         self._reassembly = Reassembly()
@@ -155,7 +160,7 @@ class Plane:
                 sequence, reqid, selector = sa.acquire, sa.reqid, sa.selector
                 waiting = self._hold.release(
                     lambda held: held.acquire.sequence == sequence
-                    or (held.policy.reqid == reqid and selector.matches(held.acquire.flow))
+                    or (held.policy.reqid == reqid and selector.matches(_on_the_wire(held.acquire.flow, held.policy)))
                 ) if sa.direction is Direction.OUT else []  # fmt: skip
             case DeleteSA(name):
                 self._forget(self._outbound.get(name))
@@ -163,11 +168,17 @@ class Plane:
                 self._forget(state if state and state.name == name else None)
                 return []
             case InstallPolicy(number, policy):
+                if policy.real is not None and policy.mode is not Mode.TRANSPORT:
+                    return [Refused(number, "synthetic addresses go with transport mode only")]
+                before = self._policies[policy.direction].at(policy.selector)
                 self._policies[policy.direction].install(policy)
+                self._show(before, policy)
                 self._await_lapse(policy, now)
                 waiting = self._release_changed()
             case DeletePolicy(selector, direction):
+                before = self._policies[direction].at(selector)
                 self._policies[direction].delete(selector)
+                self._show(before)
                 self._lapses.pop((direction, selector), None)
                 return [output for packet in self._release_changed() for output in self.outbound(packet, now)]
         outputs: list[Output] = [Installed(number)]
@@ -194,6 +205,8 @@ class Plane:
             self._carriers.setdefault(sa.reqid, []).append(state)
         else:
             self._inbound[sa.spi] = state
+            self._arrivals.setdefault(sa.reqid, []).append(state)
+        self._bind(state)
         self._await_end(state)
 
     def _unused(self, sa: SA) -> Outbound | Inbound | None:
@@ -228,12 +241,22 @@ class Plane:
     def _leave(self, state: Outbound | Inbound) -> None:
         if isinstance(state, Inbound):
             del self._inbound[state.sa.spi]
+            _remove(self._arrivals, state)
             return
         del self._outbound[state.name]
-        carriers = self._carriers[state.sa.reqid]
-        carriers.remove(state)
-        if not carriers:
-            del self._carriers[state.sa.reqid]
+        _remove(self._carriers, state)
+
+    def _show(self, *policies: Policy | None) -> None:
+        """Policies that came, changed or went may have bound SAs to synthetic addresses, or freed them."""
+        for policy in policies:
+            if policy is not None and policy.real is not None:
+                for state in (*self._carriers.get(policy.reqid, ()), *self._arrivals.get(policy.reqid, ())):
+                    self._bind(state)
+
+    def _bind(self, state: Outbound | Inbound) -> None:
+        """Find the synthetic address that stands for an SA's peer, if its policies have one (DESIGN.md law 2)."""
+        made = self._policies[state.sa.direction].made_for(state.sa.reqid, state.real) if not state.tunnel else None
+        state.present(made)
 
     def _release_changed(self) -> list[bytes]:
         find = self._policies[Direction.OUT].find
@@ -311,11 +334,16 @@ class Plane:
         if policy.action is Action.CLEAR:
             return [Bypass(packet)]
         outputs: list[Output] = []
-        sa = self._carrier(policy, flow, now, outputs)
+        sa = self._carrier(policy, _on_the_wire(flow, policy), now, outputs)
         if sa is None:
             return outputs + self._wait(policy, flow, packet, now)
         key = flow_key(packet)
-        if key is not None:
+        if policy.real is not None:
+            try:
+                packet = translate(packet, flow.remote.packed, policy.real.packed)
+            except DecodeError:
+                return outputs + self._drop(Cause.OUT_HEADER)
+        if key is not None and sa.made == (flow.remote if policy.real is not None else None):
             if len(self.routes) >= CACHED_FLOWS:
                 self.routes.clear()
             self.routes[key] = sa
@@ -360,6 +388,10 @@ class Plane:
         if sa.tunnel:
             packet = payload
         else:
+            shown = self.shown(sa, next_header, payload)
+            if shown is None:
+                return outputs
+            payload = shown
             sa.header.mend_checksum(next_header, payload)
             packet = memoryview(sa.header.write(next_header, len(payload)) + payload)
         inner = self.admit(sa, packet)
@@ -420,6 +452,21 @@ class Plane:
             return None
         return sa, next_header, payload
 
+    def shown(self, sa: Inbound, next_header: int, payload: memoryview) -> memoryview | None:
+        """The payload under the source address that programs know; None if it is not for them.
+
+        TCP and UDP need nothing but another header, since their checksums are made anew in any case.
+        """
+        if sa.made is None or next_header in (IPProtocol.TCP, IPProtocol.UDP):
+            return payload
+        packet = sa.sent_header.write(next_header, len(payload)) + payload
+        try:
+            told = translate(packet, sa.real.packed, sa.made.packed)
+        except DecodeError as error:
+            self.counters[Cause.IN_MISMATCH if isinstance(error, Foreign) else Cause.IN_HEADER] += 1
+            return None
+        return memoryview(bytearray(told))[sa.header.size :]
+
     def admit(self, sa: Inbound, packet: memoryview) -> Packet | None:
         """The inner packet, if its SA and the policies let it in."""
         try:
@@ -428,7 +475,8 @@ class Plane:
             self.counters[Cause.IN_HEADER] += 1
             return None
         flow = inner.flow(Direction.IN)
-        if not sa.sa.selector.matches(flow):
+        sent = flow if sa.made is None else replace(flow, remote=sa.real)
+        if not sa.sa.selector.matches(sent) or (sa.made is None and self._meddles(packet)):
             self.counters[Cause.IN_MISMATCH] += 1
             return None
         policy = self._policies[Direction.IN].find(flow)
@@ -441,6 +489,16 @@ class Plane:
         else:
             return inner
         return None
+
+    def _meddles(self, packet: memoryview) -> bool:
+        """Whether it is an ICMP error about a packet to a synthetic address: only its own SA brings such."""
+        about = quoted(packet)
+        if about is None:
+            return False
+        at, size = (16, 4) if len(about) >= 20 and about[0] >> 4 == 4 else (24, 16)
+        return len(about) >= at + size and self._policies[Direction.OUT].is_made(
+            address_from_octets(about[at : at + size])
+        )
 
     def remember(self, key: FlowKey) -> None:
         """Let the packets of this flow in without another look, until something is installed or deleted."""
@@ -455,6 +513,18 @@ class Plane:
 
 class Reused(Exception):
     """An SPI or a key that had its turn."""
+
+
+def _remove(states: dict[int, list[State]], state: State) -> None:
+    row = states[state.sa.reqid]
+    row.remove(state)
+    if not row:
+        del states[state.sa.reqid]
+
+
+def _on_the_wire(flow: Flow, policy: Policy) -> Flow:
+    """What the SA's selector speaks of."""
+    return flow if policy.real is None else replace(flow, remote=policy.real)
 
 
 def _sealed(sa: Outbound, packet: bytes, inner: Packet) -> bytes:

@@ -7,6 +7,7 @@ from hushwire.entropy import Entropy
 from hushwire.esp.packet import TransportHeader
 from hushwire.esp.replay import SUBSPACE, ReplayWindow
 from hushwire.esp.transform import transform
+from hushwire.esp.translate import difference
 from hushwire.policy.sad import SA, Mode, SAName
 from hushwire.policy.selector import Flow
 from hushwire.timers import NEVER, Now
@@ -84,13 +85,24 @@ class _State:
 class Outbound(_State):
     """An SA that seals.  `packets` is also the last sequence number sent."""
 
-    __slots__ = ()
+    __slots__ = ("delta", "made", "real")
+
+    def address(self, sa: SA) -> None:
+        super().address(sa)
+        self.real = _only(sa.selector.remote, sa.destination)
+        self.present(None)
+
+    def present(self, made: IPAddress | None) -> None:
+        """Programs know its peer by a synthetic address; None: by the real one."""
+        self.made = made
+        self.delta = difference(made.packed, self.real.packed) if made is not None else 0
+        """What the sums of cached flows change by on their way."""
 
     def carries(self, flow: Flow) -> bool:
         """Whether it may carry a packet of `flow`."""
         return self.sa.selector.matches(flow) and (
             # A transport mode packet goes to the one host whose address the receiver will put back on it.
-            self.tunnel or flow.remote == _only(self.sa.selector.remote, self.sa.destination)
+            self.tunnel or flow.remote == self.real
         )
 
     def seal(self, frame: memoryview, payload: int, next_header: int) -> None:
@@ -116,7 +128,7 @@ class Outbound(_State):
 class Inbound(_State):
     """An SA that opens."""
 
-    __slots__ = ("_esn", "_last_opened", "header", "reported", "window")
+    __slots__ = ("_esn", "_last_opened", "_local", "header", "made", "real", "reported", "sent_header", "window")
 
     def __init__(self, sa: SA, entropy: Entropy, now: Now) -> None:
         super().__init__(sa, entropy, now)
@@ -127,9 +139,18 @@ class Inbound(_State):
     def address(self, sa: SA) -> None:
         super().address(sa)
         selector = sa.selector
-        self.header = TransportHeader(_only(selector.remote, sa.source), _only(selector.local, sa.destination))
+        self.real, self._local = _only(selector.remote, sa.source), _only(selector.local, sa.destination)
+        self.sent_header = TransportHeader(self.real, self._local)
+        """Of a packet as its sender made it."""
+        self.present(None)
         self.reported = self.near
         """The remote end last told to the Node, so that each new one is told once."""
+
+    def present(self, made: IPAddress | None) -> None:
+        """Let programs see a synthetic address as the source of what comes in; None: the real one."""
+        self.made = made
+        self.header = self.sent_header if made is None else TransportHeader(made, self._local)
+        """Of the packet as programs get it."""
 
     def fresh(self) -> bool:
         """Whether the packet last opened was newer than all before it."""
