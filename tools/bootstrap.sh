@@ -16,9 +16,9 @@ demo_packages="python3-venv ca-certificates libunbound8 dns-root-data iproute2 i
     util-linux uidmap nftables knot knot-dnsutils curl"
 test_packages="linux-libc-dev user-mode-linux charon-systemd strongswan-swanctl libcharon-extra-plugins
     libstrongswan-standard-plugins libstrongswan-extra-plugins openiked tshark tcpdump iperf3 openssh-server openssh-client
-    bind9 bind9-utils bind9-dnsutils pdns-server pdns-backend-sqlite3 sqlite3"
+    bind9 bind9-utils bind9-dnsutils pdns-server pdns-backend-sqlite3 sqlite3 unbound systemd-resolved"
 # The services in them.  They are only ever run by the tests, so they shall start neither now nor at the next boot.
-services="knot strongswan openiked ssh named pdns"
+services="knot strongswan openiked ssh named pdns unbound systemd-resolved"
 
 policy=/usr/sbin/policy-rc.d
 policy_mark="# Written by hushwire's tools/bootstrap.sh while it installs; may be deleted."
@@ -60,6 +60,11 @@ debian_packages() {
     for service in $fresh; do
         rm -f /etc/systemd/system/*.wants/"$service.service"
     done
+    # As it is installed, systemd-resolved takes over whom this host asks.
+    taken=/etc/.resolv.conf.systemd-resolved.bak
+    case "$fresh" in
+    *systemd-resolved*) [ ! -f $taken ] || { rm -f /etc/resolv.conf && mv $taken /etc/resolv.conf; } ;;
+    esac
     allow_services
 }
 
