@@ -70,6 +70,12 @@ def options(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return options
 
 
+@pytest.fixture
+def gently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few questions at once that the world's one thread answers each in time, whatever else the machine does."""
+    monkeypatch.setattr(unbound, "MAX_IN_FLIGHT", 16)
+
+
 def many(count: int, below: str) -> list[Lookup]:
     """Names that nobody has asked for."""
     salt = os.urandom(4).hex()
@@ -88,13 +94,12 @@ def honest(world: EvilWorld, validator: Validator) -> bool:
 # Row 45.
 
 
+@pytest.mark.usefixtures("gently")
 def test_row_45_random_names_by_the_thousand(world: EvilWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Fewer than there really are, so that the world's one thread can answer them in time.
-    monkeypatch.setattr(unbound, "MAX_IN_FLIGHT", 64)
     monkeypatch.setattr(unbound, "MAX_WAITING", 256)
     with closing(Validator(trusting(world))) as validator:
         reasons = Counter(answer.reason for answer in ask(validator, *many(2000, "many.unsigned.example")))
-        assert reasons == {"too many questions at once": 2000 - 64 - 256, "": 64 + 256}
+        assert reasons == {"too many questions at once": 2000 - 16 - 256, "": 16 + 256}
         assert honest(world, validator)
 
 
@@ -342,16 +347,19 @@ def fuzzed(world: EvilWorld, validator: Validator) -> list[Answered]:
     return ask(validator, *lookups)
 
 
-def test_mutations_of_a_good_answer(world: EvilWorld, validator: Validator) -> None:
-    answers = fuzzed(world, validator)
-    for answer in answers:
-        assert answer.outcome is Outcome.ERROR or (answer.outcome, answer.rdata) == (Outcome.SECURE, (V4.packed,))
-    assert Counter(answer.outcome for answer in answers)[Outcome.ERROR] > 100
-    assert wait_until(lambda: honest(world, validator), seconds=2)
+@pytest.mark.usefixtures("gently")
+def test_mutations_of_a_good_answer(world: EvilWorld) -> None:
+    with closing(Validator(trusting(world))) as validator:
+        answers = fuzzed(world, validator)
+        for answer in answers:
+            assert answer.outcome is Outcome.ERROR or (answer.outcome, answer.rdata) == (Outcome.SECURE, (V4.packed,))
+        assert Counter(answer.outcome for answer in answers)[Outcome.ERROR] > 100
+        assert wait_until(lambda: honest(world, validator), seconds=3)
 
 
+@pytest.mark.usefixtures("gently")
 def test_control_some_mutations_are_answers(world: EvilWorld, options: Callable[..., None]) -> None:
     options(module_config="iterator")
-    with closing(Validator(trusting(world, timeout=1))) as validator:
+    with closing(Validator(trusting(world))) as validator:
         answers = fuzzed(world, validator)
-    assert [answer for answer in answers if answer.rdata not in ((), (V4.packed,))]
+    assert [answer for answer in answers if answer.outcome is not Outcome.ERROR and answer.rdata != (V4.packed,)]

@@ -295,20 +295,20 @@ def redirect(exchange: Exchange) -> None:
 
 
 def mutate(seed: int) -> Defect:
-    """A few octets of the message are others, another few missing or doubled; the ID stays."""
+    """One to four places of the message have other octets, or lost or doubled ones; the ID stays."""
     dice = random.Random(seed)
 
     def mutated(exchange: Exchange) -> None:
         octets = bytearray(exchange.wire())
-        for _ in range(dice.randint(1, 4)):
+        for _ in range(1 + seed % 4):
             where = dice.randrange(2, len(octets))
-            match dice.randrange(4):
-                case 0 | 1:
-                    octets[where] = dice.randrange(256)
-                case 2:
+            match dice.randrange(8):
+                case 0:
                     del octets[where : where + dice.randint(1, 16)]
-                case _:
+                case 1:
                     octets[where:where] = octets[where : where + dice.randint(1, 16)]
+                case _:
+                    octets[where] = dice.randrange(256)
             octets += bytes(max(0, 4 - len(octets)))
         exchange.octets = [bytes(octets)]
 
