@@ -23,6 +23,7 @@ from hushwire.daemon.unbound import Configuration, UnboundError, Validator
 from hushwire.events import Answered, Lookup, Outcome
 from hushwire.lab.dns import SignedWorld
 from hushwire.lab.resolving import free_port
+from hushwire.linux import sandbox
 
 A, TXT = 1, 16
 NAME = "dns.example"
@@ -140,12 +141,10 @@ def test_a_server_that_goes_and_comes_back(signed: SignedWorld, certificate: Pat
             assert ask(validator, Lookup(1, "plain.bob.example", A))[0].outcome is Outcome.SECURE
         assert ask(validator, Lookup(2, "mail.bob.example", A))[0].outcome is Outcome.ERROR
         with tls_server(certificate, signed, port):
-            for number in range(3, 30):
-                (answer,) = ask(validator, Lookup(number, "mail.bob.example", A))
-                if answer.outcome is Outcome.SECURE:
-                    return
+            end = time.monotonic() + 25
+            while ask(validator, Lookup(3, "mail.bob.example", A))[0].outcome is not Outcome.SECURE:
+                assert time.monotonic() < end, "it never recovered"
                 time.sleep(0.2)
-    pytest.fail("it never recovered")
 
 
 @pytest.mark.parametrize(
@@ -158,3 +157,23 @@ def test_a_server_that_goes_and_comes_back(signed: SignedWorld, certificate: Pat
 def test_configurations_refused(forward: tuple[str, ...], bundle: str, reason: str) -> None:
     with pytest.raises(UnboundError, match=reason):
         Validator(Configuration(forward=forward, bundle=bundle))
+
+
+@pytest.mark.lab
+def test_in_the_sandbox(signed: SignedWorld, certificate: Path) -> None:
+    """As the resolver's process is confined: by TLS, and by TCP where an answer is too long for a datagram."""
+    with tls_server(certificate, signed) as port:
+        plain = Configuration(str(signed.anchor_path), forward=(signed.forward,))
+        for configuration in (configured(signed, port, certificate), plain):
+            pid = os.fork()
+            if pid == 0:
+                status = 1
+                try:
+                    signal.alarm(30)
+                    with closing(Validator(configuration)) as validator:
+                        assert sandbox.confine(uid=65534, gid=65534, network=True).missing == ()
+                        answers = ask(validator, Lookup(1, "plain.bob.example", A), Lookup(2, "big.bob.example", TXT))
+                    status = [answer.outcome for answer in answers] != [Outcome.SECURE] * 2
+                finally:
+                    os._exit(status)
+            assert os.waitpid(pid, 0)[1] == 0
