@@ -33,5 +33,5 @@ def test_the_kernel_plane(tmp_path: Path) -> None:
     environment = {**os.environ, "HUSHWIRE_PLANE": "kernel"}
     with (tmp_path / "output").open("wb") as output:
         command = (*STEPS, "--basetemp", str(tmp_path / "inner"))
-        done = uml.run(command, env=environment, timeout=400, stdout=output)
+        done = uml.run(command, env=environment, timeout=700, stdout=output)
     assert done.returncode == 0, done.output.decode()
