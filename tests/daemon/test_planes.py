@@ -63,6 +63,33 @@ def test_base_policies() -> None:
     assert all(one < policy.priority < wide for policy in blocks)
 
 
+@pytest.mark.parametrize("addressing", ["real", "synthetic"])
+def test_synthetic_addresses_are_blocked_from_the_start_to_the_end(addressing: str) -> None:
+    """Over every rule that says clear, and only where there are any."""
+    config = parse(
+        f"""
+        [host]
+        name = "alice.example"
+        [[rule]]
+        peer = "*.example"
+        addressing = "{addressing}"
+        [[rule]]
+        peer = "0.0.0.0/0"
+        protocol = "tcp"
+        remote-port = 80
+        require = "clear"
+        """,
+        "alice.toml",
+    )
+    found = base_policies(config)
+    blocks = {(str(each.selector), each.direction) for each in found if each.action is Action.BLOCK}
+    pools = {("0.0.0.0/0 <-> 198.18.0.0/15", way) for way in Direction}
+    pools |= {("::/0 <-> fd68:7773:6877:1::/96", way) for way in Direction}
+    assert blocks == (pools if addressing == "synthetic" else set())
+    rules = [each.priority for each in found if each.action is Action.CLEAR and "protocol 58" not in str(each.selector)]
+    assert all(each.priority < min(rules) for each in found if each.action is Action.BLOCK)
+
+
 TRAPS = """
     [host]
     name = "alice.example"

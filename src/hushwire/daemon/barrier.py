@@ -178,9 +178,11 @@ class Filter:
         )
         neighbours = f"icmpv6 type {{ {', '.join(map(str, NEIGHBOUR_DISCOVERY))} }} accept"
         ours = f"udp dport {{ {ports[0]}, {ports[1]} }} accept"
+        # Each fragment comes by here, and only the first says what the packet is; without it the others are nothing.
+        later = "frag frag-off != 0 accept"
         came, goes = f'iifname "{tun}" accept', f'oifname "{tun}" accept'
         chains = {
-            "input": [came, neighbours, ours, "jump in_policies"],
+            "input": [came, neighbours, ours, later, "jump in_policies"],
             "forward": [came, goes, "jump in_policies", "jump out_policies"],
             "output": [goes, neighbours, f"meta mark {MARK} accept", "jump out_policies"],
         }

@@ -12,7 +12,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 from typing import Protocol
 
-from hushwire.config import Config, Rule
+from hushwire.config import Addressing, Config, Rule
 from hushwire.daemon.barrier import ICMPV6, NEIGHBOUR_DISCOVERY, SOFT_SECONDS, Barrier
 from hushwire.daemon.channel import Channel
 from hushwire.daemon.guard import REQIDS, Request, places
@@ -33,6 +33,7 @@ from hushwire.linux.netlink import NetlinkError
 from hushwire.linux.nft import NftError
 from hushwire.linux.xfrm import Xfrm, XfrmEvents
 from hushwire.linux.xfrm_codec import Unspoken
+from hushwire.names.synthetic import POOLS
 from hushwire.node.peer import PROTECT_PRIORITY, narrowness
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.sad import Direction, SAName
@@ -44,6 +45,8 @@ News = Installed | Refused | Acquire | Expire | Mapping | Counted
 
 NEIGHBOUR_PRIORITY = 10
 """Over everything."""
+POOL_PRIORITY = 12
+"""Over whatever rules say."""
 SOFT_AGAIN = 40.0
 """Seconds after which a soft policy is installed again, well before the kernel lets it go."""
 LATE = 2.0
@@ -323,7 +326,7 @@ def _leased(policy: Policy) -> Policy:
 
 def base_policies(config: Config) -> list[Policy]:
     """What stands whatever the node asks: neighbour discovery, the rules that say clear, what a trap for many must
-    leave alone, and a block under each peer whose place the configuration knows.
+    leave alone, a block under each peer whose place the configuration knows, and one of all synthetic addresses.
     """
     policies = []
     everywhere = ip_network("::/0")
@@ -346,6 +349,11 @@ def base_policies(config: Config) -> list[Policy]:
             for selector in _known(rule):
                 priority = PROTECT_PRIORITY - narrowness(selector)
                 policies += [Policy(selector, way, Action.BLOCK, priority, mode=rule.mode) for way in Direction]
+    if any(rule.addressing is Addressing.SYNTHETIC for rule in config.rules):
+        # They lead nowhere but through what carries their names: no packet for one is ever let out as it is.
+        for pool in POOLS.values():
+            selector = Selector(_everywhere(pool), pool)
+            policies += [Policy(selector, direction, Action.BLOCK, POOL_PRIORITY) for direction in Direction]
     return policies
 
 

@@ -1,0 +1,146 @@
+"""Synthetic addresses as programs meet them: each name its own, whoever else publishes the address behind it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+
+from hushwire.crypto.keys import KeyKind, PrivateKey
+from hushwire.lab.story import Story
+from hushwire.names.synthetic import POOLS, is_synthetic
+
+pytestmark = pytest.mark.lab
+
+RULES = '[[rule]]\npeer = "*.example"\ngroup = "private"\n'
+LISTEN = 'listen = ["127.0.0.153"]'
+RRTYPES = {4: "A", 6: "AAAA"}
+
+UDP_ECHO = """
+import socket
+sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+sock.bind(("::", 7))
+print("ready", flush=True)
+while True:
+    data, peer = sock.recvfrom(65536)
+    print(peer[0].removeprefix("::ffff:"), flush=True)
+    sock.sendto(data, peer)
+"""
+UDP_ASK = """
+import socket, sys
+far, port, octets = sys.argv[1:]
+sock = socket.socket(socket.AF_INET6 if ":" in far else socket.AF_INET, socket.SOCK_DGRAM)
+sock.settimeout(5)
+sock.connect((far, int(port)))
+sock.send(bytes.fromhex(octets))
+try:
+    print(sock.recv(65536).hex())
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.fixture
+def story() -> Iterator[Story]:
+    """alice's rule is about all names, which get addresses of their own; bob knows her by what she says."""
+    with Story("alice", "bob", plane="userspace") as story:
+        story.hire("bob", RULES, dns='ask = ["alice.example"]')
+        story.hire("alice", RULES + 'addressing = "synthetic"\n', dns=LISTEN)
+        yield story
+
+
+def told(story: Story, name: str, version: int) -> str:
+    """The address that a program on alice is told; empty: none."""
+    return story.program(story["alice"], "kdig", "+short", "+timeout=20", name, RRTYPES[version]).stdout.strip()
+
+
+def ask(story: Story, host: str, far: str, port: int, octets: bytes) -> str:
+    done = story[host].run(sys.executable, "-c", UDP_ASK, far, str(port), octets.hex())
+    return done.stdout.strip()
+
+
+def test_a_name_is_reached_by_an_address_of_its_own(story: Story) -> None:
+    """curl, ping, UDP, a path that is too narrow, a port where nobody listens; and what bob begins."""
+    alice, bob = story["alice"], story["bob"]
+    pages = story.serve_web(bob)
+    canaries = []
+    echoes = {}
+    for host in (alice, bob):
+        echoes[host.name] = host.start(sys.executable, "-c", UDP_ECHO, stdout=subprocess.PIPE)
+        assert echoes[host.name].stdout.readline() == "ready\n"
+    for version in (4, 6):
+        made = told(story, "bob.example", version)
+        assert made, story.log()
+        assert is_synthetic(ip_address(made)), made
+        fetched, carried = story.curl(alice, "bob.example", pages, version=version)
+        assert fetched, story.log()
+        canaries += carried
+        canary = story.relay.canary()
+        # Fragments go as well; what must not be cut is refused at once, with the length that fits.
+        for size in ("56", "4000"):
+            pinged = story.program(
+                alice, "ping", f"-{version}", "-c1", "-W5", "-s", size, "-p", canary.hex(), "bob.example"
+            )
+            assert pinged.returncode == 0, pinged.stdout + story.log()
+            assert made in pinged.stdout
+        narrow = alice.run("ping", "-c1", "-W2", "-M", "do", "-s", "1450", made, check=False)
+        assert "1400" in narrow.stdout + narrow.stderr
+        assert ask(story, "alice", made, 7, canary) == canary.hex()
+        assert echoes["bob"].stdout.readline().strip() in map(str, (alice.v4, alice.v6))
+        # An ICMP error of bob's, about a packet to his real address, finds the program that sent it to the other.
+        assert ask(story, "alice", made, 9, canary) == "ConnectionRefusedError"
+        # What bob begins comes from the synthetic address, and the answer finds back.
+        mine = str(alice.v4 if version == 4 else alice.v6)
+        assert ask(story, "bob", mine, 7, canary) == canary.hex(), story.log()
+        assert echoes["alice"].stdout.readline().strip() == made
+        assert story.relay.report().seen(canary) == 0
+    assert story.seen(canaries) == 0
+
+
+def test_whoever_publishes_its_address_changes_nothing(story: Story) -> None:
+    """ATTACKS row 36: evil.example has bob's address and a key of its own, before bob is asked for, and after."""
+    alice, bob = story["alice"], story["bob"]
+    pages = story.serve_web(bob)
+    key = PrivateKey.generate(KeyKind.ED25519)
+    story.world.publish("evil.example", [bob.v4, bob.v6], [key.public])
+    canaries = []
+    known: dict[int, str] = {}
+    for _ in range(2):
+        for version in (4, 6):
+            assert "SERVFAIL" in story.program(alice, "kdig", "+timeout=20", "evil.example", RRTYPES[version]).stdout
+            fetched, carried = story.curl(alice, "bob.example", pages, version=version)
+            assert fetched, story.log()
+            canaries += carried
+            assert known.setdefault(version, told(story, "bob.example", version)) == told(story, "bob.example", version)
+    assert story.peer("alice", "bob.example")["level"] == "named"
+    assert story.seen(canaries) == 0
+
+
+def reaches_in_clear(story: Story, address: str) -> bool:
+    """Whether a ping from alice comes by the relay as it is."""
+    canary = story.relay.canary()
+    story["alice"].run("ping", "-c", "1", "-W", "1", "-p", canary.hex(), address, check=False)
+    return story.relay.report().seen(canary) > 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_a_packet_for_one_never_leaves_as_it_is(story: Story, how: signal.Signals) -> None:
+    """Neither for one that has a name nor for another of the pools, though there is a way out for both."""
+    alice = story["alice"]
+    alice.run("ip", "route", "add", "default", "via", str(story["bob"].v4))
+    alice.run("ip", "-6", "route", "add", "default", "via", str(story["bob"].v6))
+    addresses = [told(story, "bob.example", version) for version in (4, 6)] + [str(pool[-2]) for pool in POOLS.values()]
+    assert all(addresses), story.log()
+    assert not any(reaches_in_clear(story, address) for address in addresses)
+    daemon = story.daemons["alice"]
+    os.kill(daemon.pid, how)
+    daemon._process.wait(10)
+    assert not any(reaches_in_clear(story, address) for address in addresses)
+    # The control: what is of no pool leaves by the same way.
+    assert all(reaches_in_clear(story, address) for address in ("203.0.113.9", "2001:db8:9::9"))
+    # And nobody can come from one.
+    with daemon:
+        assert not any(reaches_in_clear(story, address) for address in addresses)
