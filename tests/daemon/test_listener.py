@@ -16,7 +16,7 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from hushwire.daemon import front, listener
+from hushwire.daemon import front, listener, unbound
 from hushwire.daemon.unbound import Configuration
 from hushwire.lab.dns import BOGUS, SignedWorld
 from hushwire.lab.resolving import (
@@ -287,3 +287,34 @@ def test_no_more_questions_under_way_than_are_allowed(signed: SignedWorld, monke
         refused = [dns.message.from_wire(sock.recv(4096)) for _ in range(20)]
         assert {answer.rcode() for answer in refused} == {dns.rcode.SERVFAIL}
         assert len(it.node.asked) == 1
+
+
+@pytest.mark.parametrize(("sockets", "prompt"), [("512", True), ("16", False)])
+def test_names_that_the_upstream_never_answers_delay_no_other(
+    signed: SignedWorld, monkeypatch: pytest.MonkeyPatch, sockets: str, prompt: bool
+) -> None:
+    """Two hundred at once, and again; the control: with the library's own 16 sockets, others wait or are given up."""
+    monkeypatch.setattr(unbound, "OPTIONS", tuple({**dict(unbound.OPTIONS), "outgoing-range": sockets}.items()))
+
+    def answer(octets: bytes) -> bytes:
+        if b"\4mute" in octets:
+            return b""
+        return dns.query.tcp(dns.message.from_wire(octets), signed.address, port=signed.port, timeout=5).to_wire()
+
+    with Upstream(answer) as port, closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        configuration = Configuration(str(signed.anchor_path), forward=(f"127.0.0.1@{port}",), timeout=3.0)
+        with resolving(configuration, Node(), NAMES.__contains__) as it:
+            assert it.ask("plain.bob.example").answer
+            found = []
+            types = iter(TYPES)
+            for turn in range(3):
+                for number in range(200):
+                    query = dns.message.make_query(f"n{turn}-{number}.mute.bob.example", "A")
+                    sock.sendto(query.to_wire(), ("127.0.0.1", it.port))
+                for wait in (0.1, 1.0):
+                    time.sleep(wait)
+                    start = time.monotonic()
+                    # Something that nobody has asked for yet.
+                    answered = bool(it.ask("types.bob.example", next(types), payload=4096).answer)
+                    found.append(answered and time.monotonic() - start < 1.0)
+            assert all(found) is prompt
