@@ -22,7 +22,7 @@ from hushwire.daemon.parent import Parent
 from hushwire.events import DeletePolicy, InstallPolicy, Send
 from hushwire.linux.sandbox import Confinement
 from hushwire.linux.xfrm import Xfrm
-from hushwire.node.peer import PROTECT_PRIORITY, REQID_BASE
+from hushwire.node.peer import PROTECT_PRIORITY, REQID_BASE, narrowness
 from hushwire.policy.sad import Direction
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy
@@ -65,9 +65,10 @@ def intrude(worker: node.Worker) -> None:
             told[name] = type(refused).__name__
     Log("node").line(f"intruder {json.dumps(told)}")
     parent = worker._others.parent
-    protect = Policy(BETWEEN, Direction.OUT, Action.PROTECT, PROTECT_PRIORITY - 64, REQID_BASE + 1)
+    priority = PROTECT_PRIORITY - narrowness(BETWEEN)
+    protect = Policy(BETWEEN, Direction.OUT, Action.PROTECT, priority, REQID_BASE + 1)
     parent.send(InstallPolicy(1, protect))
-    parent.send(InstallPolicy(2, Policy(BETWEEN, Direction.OUT, Action.CLEAR, PROTECT_PRIORITY - 64)))
+    parent.send(InstallPolicy(2, Policy(BETWEEN, Direction.OUT, Action.CLEAR, priority)))
     parent.send(DeletePolicy(BETWEEN, Direction.OUT))
     match sys.argv[2]:
         case "words":

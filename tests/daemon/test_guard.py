@@ -52,6 +52,7 @@ require = "clear"
 """
 BOB_NUMBER, CAROL_NUMBER, DAVE_NUMBER, GATE_NUMBER, _, LATER_NUMBER = range(1, 7)
 GATE = ip_address("198.51.100.1")
+GOOD_PRIORITY = PROTECT_PRIORITY - narrowness(Selector.between(OWN, BOB))
 NETWORKS = Selector(ip_network("10.1.0.0/16"), ip_network("10.2.0.0/16"))
 GCM = EspSuite(EncrID.AES_GCM_16, 256, esn=True)
 
@@ -196,12 +197,12 @@ def test_the_policies_of_others_are_not_deleted(selector: Selector) -> None:
             fresh().judge(DeletePolicy(selector, direction))
 
 
-@pytest.mark.parametrize("priority", [0, 10, 99, 935, 937, 1000, 2000, 1 << 32, -1])
+@pytest.mark.parametrize("priority", [0, 10, 99, GOOD_PRIORITY - 1, GOOD_PRIORITY + 1, PROTECT_PRIORITY, 1 << 32, -1])
 def test_a_policy_stands_where_the_configuration_puts_it(priority: int) -> None:
     """Behind the prefix that may be clear it would count for nothing."""
     with pytest.raises(Forbidden, match="priority"):
         fresh().judge(install(replace(protect(BOB, BOB_NUMBER), priority=priority)))
-    assert protect(BOB, BOB_NUMBER).priority == 936
+    assert protect(BOB, BOB_NUMBER).priority == GOOD_PRIORITY
 
 
 # --- Other traffic ----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from hushwire.daemon import planes
 from hushwire.daemon.barrier import ICMPV6, NEIGHBOUR_DISCOVERY
 from hushwire.daemon.planes import base_policies
 from hushwire.lab.namespaces import Host, Topology, end
+from hushwire.node.peer import PROTECT_PRIORITY, narrowness
 from hushwire.policy.sad import Direction
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy
@@ -59,7 +60,7 @@ def test_base_policies() -> None:
     assert len(blocks) == 4
     blocks = [policy for policy in blocks if policy.selector.remote.version == 4]
     # Over a wider prefix that may be clear, under the protection of one host.
-    wide, one = 1000 - 24, 1000 - 64
+    wide, one = priority("0.0.0.0/0", "192.0.2.0/24"), priority("192.0.2.1", "192.0.2.3")
     assert all(one < policy.priority < wide for policy in blocks)
 
 
@@ -90,6 +91,11 @@ def test_synthetic_addresses_are_blocked_from_the_start_to_the_end(addressing: s
     assert all(each.priority < min(rules) for each in found if each.action is Action.BLOCK)
 
 
+def priority(local: str, remote: str) -> int:
+    """Of a policy that speaks of all packets between two."""
+    return PROTECT_PRIORITY - narrowness(Selector(ip_network(local), ip_network(remote)))
+
+
 TRAPS = """
     [host]
     name = "alice.example"
@@ -116,7 +122,8 @@ def test_what_a_trap_for_many_leaves_alone() -> None:
         for policy in found
         if policy.action is Action.CLEAR and policy.direction is Direction.OUT and policy.selector.remote.version == 4
     }
-    wide, narrow, host = 1000 - 32, 1000 - 32 - 25, 1000 - 64
+    wide, narrow = priority("192.0.2.1", "0.0.0.0/0"), priority("192.0.2.1", "192.0.2.0/25")
+    host = priority("192.0.2.1", "192.0.2.54")
     assert alone == {
         "224.0.0.0/4": wide - 1,
         "255.255.255.255": wide - 1,

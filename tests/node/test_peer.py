@@ -113,7 +113,7 @@ def test_narrower_before_wider() -> None:
     net = Selector(ip_network("10.0.0.0/8"), ip_network("10.0.0.0/8"))
     assert narrowness(net) < narrowness(wide) < narrowness(port)
     priorities = [policy.priority for policy in peer({}, {"protocol": 6, "remote_port": 443}).desired(OWN).values()]
-    assert max(priorities) == PROTECT_PRIORITY - 64
+    assert max(priorities) == PROTECT_PRIORITY - narrowness(wide)
     assert min(priorities) < max(priorities)
 
 

@@ -5,15 +5,18 @@ from typing import Any
 
 import pytest
 
-from hushwire.config import Rule
+from hushwire.config import Rule, parse
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
+from hushwire.daemon.planes import base_policies
 from hushwire.events import Acquire, AddressesChanged, InstallPolicy, Outcome
+from hushwire.node import peer as peer_module
 from hushwire.node import peers as peers_module
 from hushwire.node.capture import LONGEST
 from hushwire.node.idle import GRACE
 from hushwire.node.peer import FALL_AFTER, REQID_BASE, SHUNT_LIFE, Peer
 from hushwire.policy.assurance import Assurance
+from hushwire.policy.sad import Direction
 from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action
 
@@ -240,3 +243,49 @@ def test_a_name_loosens_nothing_that_a_rule_about_its_address_closes(make_net: A
     net.start()
     assert net.told(alice, "bob.example").verdict.value == "pass"
     assert (net.packet(alice, BOB) is Action.CLEAR) is (guard == "out")
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_a_wide_rule_with_a_port_does_not_get_round_one_about_a_peer(
+    make_net: Any, guard: str, monkeypatch: Any
+) -> None:
+    """Of several that speak of a peer, the narrowest counts: who it is comes before which port."""
+    if guard == "out":
+        monkeypatch.setattr(
+            peer_module, "narrowness",
+            lambda s: s.local.prefixlen + s.remote.prefixlen + 100 * (bool(s.remote_port) + bool(s.protocol)),
+        )  # fmt: skip
+    net = make_net()
+    web = {"protocol": 6, "remote_port": 443}
+    alice = net.host("alice", Rule("bob.example"), Rule(ip_network("0.0.0.0/0"), below=Action.CLEAR, **web))
+    net.zone["bob.example"] = ((BOB,), (KEY["bob"].public,))
+    net.start()
+    for _ in range(5):
+        fate = net.packet(alice, BOB, 6, 443)
+        net.wait(1)
+    assert (fate is Action.CLEAR) is (guard == "out")
+
+
+def test_a_prefix_that_is_clear_or_blocked_within_one_that_is_not(make_net: Any) -> None:
+    """Their policies are the parent's, for all of this host's addresses; the trap's are for each."""
+    text = '[host]\nname = "alice.example"\n' + "".join(
+        f'[[rule]]\npeer = "{peer}"\ngroup = "{group}"\n'
+        for peer, group in (
+            ("0.0.0.0/0", "private-or-clear"),
+            ("198.51.100.0/24", "clear"),
+            ("203.0.113.0/24", "block"),
+        )
+    )
+    config = parse(text, "alice.toml")
+    net = make_net()
+    alice = net.host("alice", *config.rules)
+    alice.spd |= {(policy.selector, policy.direction): policy for policy in base_policies(config)}
+    net.start()
+    assert net.packet(alice, ip_address("198.51.100.7")) is Action.CLEAR
+    acquired = len(list(alice.node.peers))
+    assert net.fate(alice, ip_address("203.0.113.7")) is Action.BLOCK
+    assert len(list(alice.node.peers)) == acquired
+    # Inbound as well: what the trap would let in does not get past the block.
+    flow = Flow(ALICE, ip_address("203.0.113.7"), 6, 0, 80)
+    found = [policy for (selector, way), policy in alice.spd.items() if way is Direction.IN and selector.matches(flow)]
+    assert min(found, key=lambda policy: policy.priority).action is Action.BLOCK

@@ -18,7 +18,7 @@ from hushwire.wire.address import IPAddress, IPNetwork, host_network
 
 REQID_BASE = 0x6877_0000
 """hushwire's reqids begin here, "hw" in ASCII: the guard lets no other be used (DESIGN.md section 3)."""
-PROTECT_PRIORITY = 1000
+PROTECT_PRIORITY = 1 << 18
 """Of a peer's policies; narrower ones come before wider ones, as config.check promises."""
 
 MOST_ADDRESSES = 64
@@ -401,6 +401,9 @@ def _same_hosts(selector: Selector, flow: Flow) -> bool:
 
 
 def narrowness(selector: Selector) -> int:
-    """The narrower a selector, the sooner it counts."""
-    ports = bool(selector.local_port) + bool(selector.remote_port)
-    return selector.local.prefixlen + selector.remote.prefixlen + 100 * (ports + bool(selector.protocol))
+    """The narrower a selector, the sooner it counts: by whom it is about first of all, as the configuration has it.
+
+    A rule about one host is not to be got round by one about all hosts that names a port.
+    """
+    ports = bool(selector.local_port) + bool(selector.remote_port) + bool(selector.protocol)
+    return (selector.remote.prefixlen * 129 + selector.local.prefixlen) * 8 + 2 * ports
