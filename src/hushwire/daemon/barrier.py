@@ -186,8 +186,9 @@ class Filter:
             "forward": [came, goes, "jump in_policies", "jump out_policies"],
             "output": [goes, neighbours, f"meta mark {MARK} accept", "jump out_policies"],
         }
-        # What an earlier run of ours let pass is over.  What it dropped stands.
-        commands = [f"flush set inet hushwire {name}" for name in self._sets if _verdict(name) == "accept"]
+        # What an earlier run of ours let pass, or dropped for a while, is over.  What else it dropped stands.
+        over = [name for name in self._sets if "_drop_" not in name]
+        commands = [f"flush set inet hushwire {name}" for name in over]
         commands += ["add chain inet hushwire in_policies", "add chain inet hushwire out_policies"]
         commands += self._order()
         for chain, rules in chains.items():
