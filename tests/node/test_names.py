@@ -15,7 +15,7 @@ from hushwire.events import (
     Outcome,
     Status,
 )  # fmt: skip
-from hushwire.node.peer import MOST_ADDRESSES, REQID_BASE, Peer
+from hushwire.node.peer import LEAVING, MOST_ADDRESSES, REQID_BASE, Peer
 from hushwire.node.policies import Policies
 from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action
@@ -305,3 +305,19 @@ def test_what_was_once_reached_does_not_sink_silently(two: Any) -> None:
     net.wait(300)
     assert not alice.sad
     assert net.packet(alice, ADDRESS["bob"]) is Action.BLOCK
+
+
+@pytest.mark.parametrize("key", ["stays", "goes"])
+def test_what_is_under_way_to_an_address_that_a_name_leaves_gets_time_to_end(net: Any, key: str) -> None:
+    """The key is still the name's, so nobody else can have it there.  A key that was taken back ends it at once."""
+    alice = net.hosts["alice"]
+    policy = alice.policies(ADDRESS["bob"])[0]
+    net.step(alice, Acquire(Flow(ADDRESS["alice"], ADDRESS["bob"], 0), policy.reqid, 1))
+    net.run()
+    assert len(alice.sad) == 2
+    net.zone["bob.example"] = ((MOVED,), (KEY["bob" if key == "stays" else "other"].public,))
+    net.wait(net.ttl + 2)
+    assert len(alice.sad) == (2 if key == "stays" else 0)
+    net.wait(LEAVING)
+    assert not alice.sad
+    assert alice.policies(ADDRESS["bob"])

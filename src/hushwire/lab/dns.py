@@ -13,6 +13,7 @@ everything to this one server, which is authoritative for all of it.
 """
 
 import base64
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -59,6 +60,11 @@ class SignedWorld:
     def forward(self) -> str:
         """Where a validator sends its questions, as libunbound writes it."""
         return f"{self.address}@{self.port}"
+
+    @property
+    def tsig_path(self) -> Path:
+        """A TSIG key, in BIND's form, that may change every zone by DNS Update."""
+        return self._folder / "update.key"
 
     @property
     def anchor_path(self) -> Path:
@@ -137,7 +143,10 @@ class SignedWorld:
             (self._folder / folder).mkdir()
         served = [*((zone, "on") for zone in self._signed), *((zone, "off") for zone in (UNSIGNED, BOGUS, EXPIRED))]
         zones = "".join(ZONE.format(zone=zone, signing=signing) for zone, signing in served)
-        self._conf.write_text(SERVER.format(folder=self._folder, listen=self.forward) + zones)
+        secret = base64.b64encode(secrets.token_bytes(32)).decode()
+        self.tsig_path.touch(0o600)
+        self.tsig_path.write_text(TSIG.format(secret=secret))
+        self._conf.write_text(SERVER.format(folder=self._folder, listen=self.forward, secret=secret) + zones)
         texts: dict[str, list[str]] = {zone: [APEX] for zone in (*self._signed, UNSIGNED)}
         delegations = {zone: self._make_key(zone) for zone in self._signed}
         delegations[UNSIGNED] = []
@@ -225,7 +234,21 @@ APEX = f"""$TTL {TTL}
 @ NS ns
 ns A 192.0.2.53"""
 
+TSIG = """key "lab" {{
+    algorithm hmac-sha256;
+    secret "{secret}";
+}};
+"""
+
 SERVER = """
+key:
+  - id: lab
+    algorithm: hmac-sha256
+    secret: {secret}
+acl:
+  - id: update
+    key: lab
+    action: update
 server:
     rundir: "{folder}/run"
     listen: "{listen}"
@@ -250,6 +273,7 @@ template:
     journal-content: none
     semantic-checks: off
     dnssec-policy: lab
+    acl: update
 zone:
 """
 

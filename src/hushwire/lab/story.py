@@ -115,9 +115,16 @@ forward = ["{self.world.forward}"]
         self, host: Host, *command: str, server: str = LISTENER, timeout: float = 30
     ) -> subprocess.CompletedProcess[str]:
         """A program that finds names by `server`."""
+        return host.run(*self._resolving(server), *command, check=False, timeout=timeout)
+
+    def start_program(self, host: Host, *command: str, server: str = LISTENER) -> "subprocess.Popen[str]":
+        """The same, not waited for; what it prints can be read."""
+        return host.start(*self._resolving(server), *command, stdout=subprocess.PIPE)
+
+    def _resolving(self, server: str) -> tuple[str, ...]:
         file = self.folder / f"resolv.conf.{next(self._numbers)}"
         file.write_text(f"nameserver {server}\noptions timeout:5 attempts:1\n")
-        return host.run("sh", "-c", WITH_RESOLVER, str(file), *command, check=False, timeout=timeout)
+        return "sh", "-c", WITH_RESOLVER, str(file)
 
     def serve_web(self, host: Host) -> Path:
         """A web server; what is put into the folder can be fetched."""

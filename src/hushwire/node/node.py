@@ -4,11 +4,9 @@ It routes: names to keys, keys and addresses to PAD entries and policies, packet
 """
 
 import itertools
-import json
 from dataclasses import replace
 
 from hushwire.config import Config, PlaneChoice, Start
-from hushwire.crypto.keys import PublicKey
 from hushwire.entropy import Entropy
 from hushwire.events import (
     Acquire,
@@ -29,7 +27,6 @@ from hushwire.events import (
     Mapping,
     Notice,
     Outcome,
-    ReadKey,
     Refused,
     Rekey,
     Reply,
@@ -54,13 +51,13 @@ from hushwire.names.synthetic import PoolEmpty
 from hushwire.node import telling
 from hushwire.node.capture import Captures, Told, tell
 from hushwire.node.claims import Claims
+from hushwire.node.commands import Commands
 from hushwire.node.idle import Idle
 from hushwire.node.peer import Peer
 from hushwire.node.peers import Crowded, Peers, Secrets
 from hushwire.node.policies import Policies
 from hushwire.node.rulebook import permits_clear, refuses
 from hushwire.node.seeking import Seeking
-from hushwire.node.why import Explanation, Unclear
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
 from hushwire.policy.spd import Action
@@ -80,9 +77,8 @@ class Node:
 
     def __init__(self, config: Config, secrets: Secrets, plane: PlaneChoice, entropy: Entropy) -> None:
         self._config = config
-        self._plane = plane
         numbers = itertools.count(1)
-        self._number = number = numbers.__next__
+        number = numbers.__next__
         settings = Settings(
             Identity.fqdn(config.host.name),
             secrets.key,
@@ -112,10 +108,7 @@ class Node:
         """Peers who wait for us to have looked up their name."""
         self._remembered: dict[str, None] = {}
         """Names that have reached their level: it never sinks silently after that."""
-        self._explaining: dict[int, tuple[int, Explanation]] = {}
-        """By question, the command that it is for."""
-        self._switching: dict[int, int] = {}
-        """By number of the ReadKey, the command that it is for."""
+        self._commands = Commands(config.host.name, plane, self.ike, self.peers, self._seeking, number, self._emit)
         self._begun = False
 
     # --- the way in ---
@@ -150,23 +143,12 @@ class Node:
                 self._asked(request, name, now, command=isinstance(event, Capture))
             case Connect(request, name):
                 self._connect(request, name, now)
-            case Disconnect(request, name):
-                self._disconnect(request, name, now)
-            case Rekey(request, name, ike):
-                self._rekey(request, name, ike, now)
-            case SwitchKey(request):
-                number = self._number()
-                self._switching[number] = request
-                self._effects.append(ReadKey(number))
+            case Disconnect() | Rekey() | SwitchKey() | Status() | Why():
+                self._commands.perform(event, now)
             case HostKey():
-                self._switch_key(event, now)
+                self._commands.switch_key(event, now)
             case Stop():
                 self.ike.stop(now)
-            case Status(request):
-                body = telling.status(self._config.host.name, self._plane, self.peers, self._seeking, now)
-                self._effects.append(Reply(request, True, body=json.dumps(body)))
-            case Why(request, subject):
-                self._why(request, subject)
         self._listen(now)
         for peer in self._captures.peers():
             self._answer_programs(peer, now)
@@ -181,7 +163,7 @@ class Node:
         return min((self.ike.deadline(), self._captures.deadline(), *peers), default=NEVER)
 
     def _deadline_of(self, peer: Peer) -> float:
-        when = min(peer.fall_at, peer.refresh_at, peer.idle_at)
+        when = min(peer.fall_at, peer.refresh_at, peer.idle_at, *peer.leaving.values())
         if peer.lookup is not None and not peer.asleep:
             when = min(when, peer.lookup.deadline())
         if _has_waiting(peer) or self._seeking.wants_start(peer):
@@ -209,6 +191,10 @@ class Node:
             self._policies.sync(peer, now)
         if peer.refresh_at <= now.monotonic:
             self._policies.sync(peer, now)
+        if any(until <= now.monotonic for until in peer.leaving.values()):
+            for sa in self._seeking.standing(peer):
+                self._check_standing(peer, sa, now)
+            peer.leaving = {address: until for address, until in peer.leaving.items() if until > now.monotonic}
         if peer.not_before <= now.monotonic:
             self._acquire_waiting(peer, now)
         if self._seeking.wants_start(peer) and peer.not_before <= now.monotonic:
@@ -238,11 +224,7 @@ class Node:
         self._effects += questions
 
     def _answered(self, event: Answered, now: Now) -> None:
-        if (why := self._explaining.pop(event.request, None)) is not None:
-            request, explanation = why
-            if explanation.answered(event):
-                told = explanation.told(self.peers, self._seeking, now)
-                self._effects.append(Reply(request, True, body=json.dumps(told)))
+        if self._commands.answered(event, now):
             return
         peer = self._asking.pop(event.request, None)
         if peer is None or peer.lookup is None or self.peers.by_reqid(peer.reqid) is not peer:
@@ -288,11 +270,11 @@ class Node:
             self._notice("name.bound", ("name", change.name), ("addresses", addresses), ("keys", keys))
 
     def _check_standing(self, peer: Peer, sa: IkeSA, now: Now) -> None:
-        """An IKE SA stands as long as the DNS still says what it was authenticated by."""
+        """An IKE SA stands as long as the DNS still says what it was authenticated by, or a little longer."""
         if peer.lookup is None or sa.authenticated is None or peer.asleep:
             return
         key = sa.authenticated.verified.public
-        if key is not None and not peer.knows(key, sa.remote.address):
+        if key is not None and not peer.still_proved(key, sa.remote.address, now.monotonic):
             self._notice("name.changed", ("name", peer.name), ("was", str(sa.remote.address)))
             self.ike.delete(sa, now)
 
@@ -364,8 +346,7 @@ class Node:
     def _installed(self, event: Installed | Refused, now: Now) -> None:
         if isinstance(event, Refused):
             self._notice("refused", ("reason", event.reason), grave=True)
-            if (command := self._switching.pop(event.request, None)) is not None:
-                self._effects.append(Reply(command, False, event.reason))
+            self._commands.refused(event)
         self._policies.answered(event)
         self.ike.installed(event, now)
 
@@ -552,44 +533,6 @@ class Node:
             self._look_up(peer, now)
         else:
             self._start(peer, now)
-
-    def _disconnect(self, request: int, name: str, now: Now) -> None:
-        sas = self._sas_with(name)
-        for sa in sas:
-            self.ike.delete(sa, now)
-        text = f"{name}: {len(sas)} IKE SAs deleted; its policy stays" if sas else f"{name} is not connected"
-        self._effects.append(Reply(request, bool(sas), text))
-
-    def _switch_key(self, event: HostKey, now: Now) -> None:
-        """From now on we prove ourselves with it; each IKE SA is made anew before the one of the old key goes."""
-        command = self._switching.pop(event.request, None)
-        if command is None:
-            return
-        key = PublicKey.read(event.public)
-        count = self.ike.switch_key(key, now)
-        fingerprint = key.fingerprint.hex()
-        self._notice("key.switched", ("key", fingerprint[:16]), ("peers", count))
-        self._effects.append(Reply(command, True, f"the key is {fingerprint}; it is being proved to {count} peers"))
-
-    def _rekey(self, request: int, name: str, ike: bool, now: Now) -> None:
-        sas = self._sas_with(name)
-        for sa in sas:
-            self.ike.rekey(sa, now, ike=ike)
-        self._effects.append(Reply(request, bool(sas), f"{name}: rekeying" if sas else f"{name} is not connected"))
-
-    def _why(self, request: int, subject: str) -> None:
-        try:
-            explanation = Explanation.of(subject)
-        except Unclear as error:
-            self._effects.append(Reply(request, False, str(error)))
-            return
-        lookups = explanation.ask(self._number)
-        self._explaining |= {lookup.request: (request, explanation) for lookup in lookups}
-        self._effects += lookups
-
-    def _sas_with(self, name: str) -> list[IkeSA]:
-        peer = self.peers.by_name(name.rstrip(".").lower())
-        return self._seeking.standing(peer) if peer is not None else []
 
     def _answer_connects(self, peer: Peer, ok: bool, text: str) -> None:
         self._effects += [Reply(request, ok, text) for request in peer.connects]

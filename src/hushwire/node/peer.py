@@ -30,6 +30,9 @@ FIRST_WAIT, LAST_WAIT = 1.0, 60.0
 FALL_AFTER = 3.0
 """Seconds that a packet is held for a peer that may be met in clear, before it goes so."""
 
+LEAVING = 10.0
+"""Seconds that SAs may stand at an address that a name has left."""
+
 SHUNT_LIFE = 120
 """Seconds until a plane drops a policy that lets packets go in clear, unless it is told again."""
 
@@ -77,6 +80,8 @@ class Peer:
     """What programs are told in place of each of its addresses; empty unless its rule says so."""
     used_at: float = 0.0
     """Monotonic time at which somebody last had to do with it, as far as is known."""
+    leaving: dict[IPAddress, float] = field(default_factory=dict)
+    """Addresses that its name has left, and the monotonic time until which what stands there may."""
     fall_at: float = NEVER
     """Monotonic time at which packets that are held for it go in clear."""
     fallen: bool = False
@@ -210,6 +215,19 @@ class Peer:
     def knows(self, key: PublicKey, address: IPAddress) -> bool:
         """Whether a key that it has proved is still one that may prove it there."""
         return key in self.keys_at(address) or key.fingerprint in self.fingerprints_at(address)
+
+    def still_proved(self, key: PublicKey, address: IPAddress, now: float) -> bool:
+        """Whether what it proved with a key at an address may stand.
+
+        A key that was taken back ends it at once.  Where only the address is the name's no more, nobody else has the
+        key there, and what is under way gets the time to end.
+        """
+        if self.knows(key, address):
+            self.leaving.pop(address, None)
+            return True
+        if not any(self.knows(key, other) for other in self.addresses):
+            return False
+        return now < self.leaving.setdefault(address, now + LEAVING)
 
     def entry(self, remote: IPAddress, own: Sequence[IPAddress]) -> PadEntry | None:
         """Its PAD entry as seen at one of its addresses; None while nothing could prove it there."""

@@ -87,7 +87,7 @@ class Policies:
         Unless nobody answers for the first: a name must not block another by naming its address (ATTACKS row 37).
         """
         holder = self._holders.get(key)
-        if holder is None or holder is peer or holder.yields_to(peer):
+        if holder is None or holder is peer or _has_left(holder, key[0]) or holder.yields_to(peer):
             if holder is not None and holder is not peer:
                 del holder.policies[key]
             self._holders[key] = peer
@@ -98,3 +98,12 @@ class Policies:
             fields = ("name", peer.name), ("holder", holder.name), ("at", str(key[0]))
             self._emit(Notice("name.contested", fields, grave=True))
         return False
+
+
+def _has_left(holder: Peer, selector: Selector) -> bool:
+    """Whether a policy stands only because nothing is to go in clear where its peer once was.
+
+    Who is there now may have it: by his own, nothing goes in clear either.
+    """
+    known = holder.lookup is not None and holder.lookup.binding is not None
+    return known and not holder.rule.remote_networks and not any(place in selector.remote for place in holder.places)
