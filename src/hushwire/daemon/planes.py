@@ -378,8 +378,8 @@ def _over_traps(config: Config, selector: Selector) -> int | None:
     its way to one server says so.
     """
     traps = [
-        PROTECT_PRIORITY - narrowness(Selector(host_network(network[0]), network, rule.protocol))
-        - 100 * (bool(rule.local_port) + bool(rule.remote_port))
+        PROTECT_PRIORITY
+        - narrowness(Selector(host_network(network[0]), network, rule.protocol, rule.local_port, rule.remote_port))
         for rule in config.rules
         if rule.many and rule.require is not Assurance.CLEAR
         for network in ([] if isinstance(rule.peer, str) else [rule.peer])
