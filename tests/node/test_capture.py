@@ -11,6 +11,7 @@ from hushwire.crypto.secret import Secret
 from hushwire.events import Answered, Asked, Capture, InstallPolicy, Outcome, Release, Verdict
 from hushwire.names.allow import PER_SOURCE, AllowList, Pace
 from hushwire.node import peers as peers_module
+from hushwire.node import policies as policies_module
 from hushwire.node.capture import ASK_LIMIT, LONGEST, OTHER_FAMILY, RETRY
 from hushwire.node.idle import GRACE, HELD_FOR
 from hushwire.node.peer import FALL_AFTER
@@ -319,6 +320,29 @@ def test_a_peer_that_roams_is_where_it_spoke_from(make_net: Any) -> None:
     net.start()
     assert {policy.selector.remote.network_address for policy in alice.spd.values()} == {MOVED}
     assert net.packet(alice, MOVED) is Action.PROTECT
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_an_address_that_another_host_got_is_its_own(asking: Any, guard: str, monkeypatch: Any) -> None:
+    """Bob moved, and Carol has his old address: what he proved there once does not keep her out."""
+    if guard == "out":
+        monkeypatch.setattr(policies_module, "_has_left", lambda *_: False)
+    net = asking()
+    alice, bob = net.hosts["alice"], net.hosts["bob"]
+    assert net.told(alice, "bob.example").addresses == (BOB,)
+    bob.addresses = (MOVED,)
+    net.zone["bob.example"] = ((MOVED,), (KEY["bob"].public,))
+    eve = net.host("eve", named("alice"))
+    eve.addresses = (BOB,)
+    net.zone["eve.example"] = ((BOB,), (KEY["eve"].public,))
+    net.start()
+    net.wait(net.ttl + 15)
+    assert (net.told(alice, "eve.example").verdict is Verdict.ONLY) is (guard == "in")
+    if guard == "in":
+        assert net.packet(alice, BOB) is Action.PROTECT
+        assert net.told(alice, "bob.example").addresses == (MOVED,)
+        assert net.fate(alice, MOVED) is Action.PROTECT
+        assert net.packet(alice, BOB) is Action.PROTECT
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1", "192.0.2.1", "169.254.1.1", "224.0.0.1", "0.0.0.0", "255.255.255.255"])
