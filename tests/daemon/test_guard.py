@@ -14,7 +14,7 @@ from hushwire.config import Config, parse
 from hushwire.crypto.secret import Secret
 from hushwire.daemon import guard as guard_module
 from hushwire.daemon.guard import BURST, RATE, Forbidden, Guard, Request
-from hushwire.events import DeletePolicy, DeleteSA, InstallPolicy, InstallSA
+from hushwire.events import Count, DeletePolicy, DeleteSA, InstallPolicy, InstallSA
 from hushwire.linux import xfrm_codec
 from hushwire.node.peer import PROTECT_PRIORITY, REQID_BASE, narrowness
 from hushwire.policy.sad import SA, Direction, Encapsulation, EspSuite, Lifetime, Mode, SAName
@@ -482,3 +482,11 @@ def test_whatever_the_node_asks(asked: list[Request]) -> None:
             case DeleteSA(name):
                 assert name not in guard.sas
         assert must_stand <= held.keys()
+
+
+def test_only_its_own_sas_are_counted() -> None:
+    guard = fresh()
+    ask(guard, InstallSA(1, sa(Direction.OUT)))
+    ask(guard, Count(2, tuple(guard.sas)))
+    with pytest.raises(Forbidden, match="not ours"):
+        guard.judge(Count(3, (SAName(0x1234567, EVE),)))

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 
 from hushwire.config import Config, Rule
 from hushwire.crypto.suite import can_encrypt, encr_key_length, integ_key_length
-from hushwire.events import DeletePolicy, DeleteSA, InstallPolicy, InstallSA
+from hushwire.events import Count, DeletePolicy, DeleteSA, InstallPolicy, InstallSA
 from hushwire.names.binding import why_not_a_peer
 from hushwire.names.synthetic import is_synthetic
 from hushwire.node.peer import PROTECT_PRIORITY, REQID_BASE, narrowness
@@ -20,7 +20,7 @@ from hushwire.policy.spd import Action, Policy
 from hushwire.timers import NEVER, Now
 from hushwire.wire.address import IPAddress, IPNetwork, host_network
 
-Request = InstallSA | DeleteSA | InstallPolicy | DeletePolicy
+Request = InstallSA | DeleteSA | InstallPolicy | DeletePolicy | Count
 
 MOST_PEERS = 1 << 16
 """Peers of one host."""
@@ -104,6 +104,9 @@ class Guard:
             case DeleteSA(name):
                 if name not in self._sas:
                     raise Forbidden(f"SA {name.spi:08x} is not ours to delete")
+            case Count(_, sas):
+                if not self._sas.issuperset(sas):
+                    raise Forbidden("to count what SAs carry that are not ours")
             case InstallPolicy(_, policy):
                 self._judge_policy(policy)
             case DeletePolicy(selector, direction):

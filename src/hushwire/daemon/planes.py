@@ -69,7 +69,7 @@ class Plane(Protocol):
 
     name: str
 
-    def perform(self, *requests: Request | Count) -> list[News]:
+    def perform(self, *requests: Request) -> list[News]:
         """Do what the guard let through, in order; the answers that are known at once."""
         ...
 
@@ -109,10 +109,10 @@ class KernelPlane:
         self._awaited: dict[IPAddress, tuple[Flow, float]] = {}
         """By remote address, flows of Acquires that a trap raised, and until when they count."""
 
-    def perform(self, *requests: Request | Count) -> list[News]:
+    def perform(self, *requests: Request) -> list[News]:
         return [answer for request in requests if (answer := self._perform(request)) is not None]
 
-    def _perform(self, request: Request | Count) -> News | None:
+    def _perform(self, request: Request) -> News | None:
         try:
             match request:
                 case InstallSA(_, sa):
@@ -214,9 +214,9 @@ class UserspacePlane:
         self._passing = passing
         passing.orphan()
 
-    def perform(self, *requests: Request | Count) -> list[News]:
+    def perform(self, *requests: Request) -> list[News]:
         refused: list[News] = []
-        for_worker: list[Request | Count] = []
+        for_worker: list[Request] = []
         for request in requests:
             try:
                 match request:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hushwire.events import Count, Counted, Effect
+from hushwire.events import Count, Counted, Effect, Refused
 from hushwire.node.capture import LONGEST
 from hushwire.node.peer import Peer
 from hushwire.node.peers import Peers
@@ -64,6 +64,10 @@ class Idle:
         peer.asleep = True
         peer.idle_at = now.monotonic
         return peer
+
+    def refused(self, event: Refused) -> None:
+        """Nothing is known: it is looked at again."""
+        self._counting.pop(event.request, None)
 
     def _let_go(self, peer: Peer, now: Now) -> None:
         peer.asleep = True

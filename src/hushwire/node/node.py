@@ -245,6 +245,7 @@ class Node:
             except PoolEmpty as error:
                 self._notice("name.crowded", ("name", change.name), ("reason", str(error)), grave=True)
             self._policies.sync(peer, now)
+            self._policies.settle_contested(now)
             for sa in self._seeking.standing(peer):
                 self._check_standing(peer, sa, now)
         if peer.denied:
@@ -314,13 +315,12 @@ class Node:
             self._seeking.let_prove(peer, now)
 
     def _answer_programs(self, peer: Peer, now: Now) -> None:
-        versions = {address.version for address in self.peers.own}
         pending = self._policies.pending(peer)
 
         def holder() -> Peer | None:
             return next(filter(None, (self.peers.holding(address, peer) for address in peer.addresses)), None)
 
-        effects = self._captures.answer(peer, now.monotonic, holder, pending=pending, versions=versions)
+        effects = self._captures.answer(peer, now.monotonic, holder, pending=pending, own=self.peers.own)
         if effects:
             # Its policies stay for as long as the answer may be believed.
             self._idle.used(peer, now.monotonic)
@@ -347,6 +347,7 @@ class Node:
         if isinstance(event, Refused):
             self._notice("refused", ("reason", event.reason), grave=True)
             self._commands.refused(event)
+            self._idle.refused(event)
         self._policies.answered(event)
         self.ike.installed(event, now)
 
@@ -512,9 +513,7 @@ class Node:
         if not sa.authenticated or sa.state is not State.CLOSED:
             peer.failed(reason, now.monotonic)
             self._notice("peer.failed", ("peer", peer.name), ("reason", reason), grave=True)
-            for other in self.peers:
-                if other.contested:
-                    self._policies.sync(other, now)
+            self._policies.settle_contested(now)
         if sa.authenticated is None or not self._seeking.sas_of(peer):
             self._answer_connects(peer, False, f"{peer.name}: {reason}")
 

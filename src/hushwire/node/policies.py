@@ -28,6 +28,8 @@ class Policies:
         """How many of them each peer has, by reqid."""
         self._holders: dict[Key, Peer] = {}
         """Whose each policy is that stands or was asked for."""
+        self._contesting: dict[Peer, None] = {}
+        """Those who want one that is another's."""
 
     def sync(self, peer: Peer, now: Now) -> None:
         """Install what ought to stand and does not; loosen only where the rule permits clear (DESIGN.md section 3)."""
@@ -49,6 +51,13 @@ class Policies:
             peer.refresh_at = now.monotonic + REFRESH if lives else NEVER
         if peer.may_loosen:
             self._delete(peer, [key for key in peer.policies if key not in desired])
+
+    def settle_contested(self, now: Now) -> None:
+        """Who had to stand back may have what another has left meanwhile."""
+        contesting, self._contesting = self._contesting, {}
+        for peer in contesting:
+            if self._peers.by_reqid(peer.reqid) is peer and peer.contested:
+                self.sync(peer, now)
 
     def withdraw(self, peer: Peer) -> None:
         """Nobody needs the peer any more."""
@@ -93,6 +102,7 @@ class Policies:
             self._holders[key] = peer
             peer.contested.discard(key)
             return True
+        self._contesting[peer] = None
         if key not in peer.contested:
             peer.contested.add(key)
             fields = ("name", peer.name), ("holder", holder.name), ("at", str(key[0]))
