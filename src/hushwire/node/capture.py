@@ -63,19 +63,19 @@ class Captures:
         return list(self._waiting)
 
     def answer(
-        self, peer: Peer, now: float, holder: Callable[[], Peer | None], *, pending: bool, versions: Collection[int]
+        self, peer: Peer, now: float, holder: Callable[[], Peer | None], *, pending: bool, own: Collection[IPAddress]
     ) -> list[Effect]:
         """Tell those who wait for a peer, if there is something to tell.
 
-        `holder`: who else has one of its addresses.  `pending`: policies are being installed.  `versions`: of IP, that
-        this host has addresses of.
+        `holder`: who else has one of its addresses.  `pending`: policies are being installed.  `own`: this host's
+        addresses.
         """
         questions = self._waiting.get(peer)
         if not questions:
             return []
         since = questions[0].since
         self._partial.pop(peer, None)
-        told = judge(peer, since, now, holder, pending=pending, versions=versions)
+        told = judge(peer, since, now, holder, pending=pending, own=own)
         if told is None:
             return []
         if told.partial and now < since + OTHER_FAMILY:
@@ -94,7 +94,7 @@ def tell(request: int, told: Told, *, command: bool) -> Effect:
 
 def judge(
     peer: Peer, since: float, now: float, holder: Callable[[], Peer | None] = lambda: None, *, pending: bool,
-    versions: Collection[int] = (),
+    own: Collection[IPAddress],
 ) -> Told | None:  # fmt: skip
     """What to tell of a peer that somebody has asked for at `since`; None: not yet."""
     lookup, clear = peer.lookup, permits_clear(peer.rules) and not peer.reached
@@ -107,10 +107,10 @@ def judge(
             return Told(Verdict.REFUSE, reason=str(unbound))
         return Told(Verdict.PASS, min(LONGEST, unbound.ttl))
     ttl = min(LONGEST, lookup.binding.ttl if lookup is not None and lookup.binding is not None else LONGEST)
-    standing = peer.standing
+    standing = peer.standing(own)
     if standing and not pending and (not peer.needs_proof or set(map(peer.real, standing)) & peer.proven):
         found = {address.version for address in standing}
-        partial = any(address.version in versions and address.version not in found for address in peer.addresses)
+        partial = any(a.version not in found and any(b.version == a.version for b in own) for a in peer.addresses)
         return Told(Verdict.ONLY, min(ttl, RETRY) if partial else ttl, standing, partial=partial)
     if peer.contested and not standing:
         return Told(Verdict.REFUSE, reason=f"{peer.name}: its address is another's, who proved another key there")

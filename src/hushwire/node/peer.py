@@ -1,6 +1,6 @@
 """A peer at work: what the rules about it and the DNS come to, as PAD entry and policies (RFC 4301 s4.4)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from hushwire.config import Addressing, Rule, Start
@@ -159,12 +159,12 @@ class Peer:
         """Whether programs get its addresses only where it has proved its key."""
         return self.rule.roams or self.rule.name is None or self.born or permits_clear(self.rules)
 
-    @property
-    def standing(self) -> tuple[IPAddress, ...]:
-        """Where programs find it: what stands for the places to which its policies protect what leaves."""
+    def standing(self, own: Collection[IPAddress]) -> tuple[IPAddress, ...]:
+        """Where programs find it: what stands for the places to which its policies protect what leaves from `own`."""
         protected = [
             selector.remote for (selector, direction), policy in self.policies.items()
             if direction is Direction.OUT and policy.action is Action.PROTECT
+            and any(local in selector.local for local in own)
         ]  # fmt: skip
         told = (self.synthetic.get(place, place) for place in self.places)
         return tuple(address for address in told if any(address in remote for remote in protected))

@@ -79,14 +79,14 @@ class Explanation:
         peer = peers.by_name(self.subject)
         rules = peers.rulebook.for_address(self.address) if self.address else peers.rulebook.for_name(self.name)
         addresses = [self.address] if self.address else list(found.addresses if isinstance(found, Binding) else ())
-        addresses += [told for told in (peer.standing if peer is not None else ()) if told not in addresses]
+        addresses += [told for told in (peer.standing(peers.own) if peer is not None else ()) if told not in addresses]
         return {
             "subject": self.subject,
             "rule": _rule_told(peers.rulebook.groups, rules),
             "dns": [_answer_told(self.answers[key]) for key in self.answers if key[1] != DS],
             "chain": [_link_told(zone, self.answers[zone, DS]) for zone in _zones(self.name)],
             "bound": _found_told(found),
-            "programs": _program_told(peer, rules, self.address, now),
+            "programs": _program_told(peer, rules, self.address, peers.own, now),
             "packets": [_packet_told(address, peers, seeking) for address in addresses],
             "peer": peer_status(peer, seeking, now) if peer is not None and not peer.is_trap else None,
         }
@@ -195,7 +195,9 @@ def _found_told(found: Binding | Unbound) -> Told:
     }
 
 
-def _program_told(peer: Peer | None, rules: Rules | None, address: IPAddress | None, now: Now) -> str | None:
+def _program_told(
+    peer: Peer | None, rules: Rules | None, address: IPAddress | None, own: tuple[IPAddress, ...], now: Now
+) -> str | None:
     """What a program would get that asked the listener now."""
     if address is not None:
         return None
@@ -203,7 +205,7 @@ def _program_told(peer: Peer | None, rules: Rules | None, address: IPAddress | N
         return "whatever the DNS says: no rule wants its packets protected"
     if refuses(rules):
         return "SERVFAIL: a rule blocks it"
-    told = judge(peer, now.monotonic, now.monotonic, pending=False) if peer is not None else None
+    told = judge(peer, now.monotonic, now.monotonic, pending=False, own=own) if peer is not None else None
     if told is None:
         return "an answer as soon as the DNS and the peer have answered"
     what = {

@@ -30,7 +30,7 @@ class Check(Witness):
         self._delivered: set[bytes] = set()
 
     def sent(self, host: Host, frame: Frame) -> None:
-        if CANARY in frame.data and any(rule.below is Action.BLOCK for rule in host.config.rules):
+        if CANARY in frame.data and self.closed(host, frame.data):
             raise Violation(f"P1: {host.name} sends an application's packet in clear at {frame.time:.3f}")
         if frame.clear or frame.source.port != host.config.host.nat_port:
             return
@@ -38,6 +38,10 @@ class Check(Witness):
             self._check_esp(host, frame)
         else:
             self._check_sealed(host, frame)
+
+    def closed(self, host: Host, packet: bytes) -> bool:
+        """Whether an application's packet must not be seen in clear."""
+        return any(rule.below is Action.BLOCK for rule in host.config.rules)
 
     def _check_esp(self, host: Host, frame: Frame) -> None:
         sas = host.installed.get((int.from_bytes(frame.data[:4]), frame.destination.address))

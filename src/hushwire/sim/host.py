@@ -1,6 +1,7 @@
 """sim: one host: a Node, a userspace plane, a keeper and an application, joined as the daemon joins its processes."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -12,9 +13,11 @@ from hushwire.crypto.prf import IkeKeys
 from hushwire.crypto.secret import Secret
 from hushwire.crypto.suite import IkeSuite
 from hushwire.entropy import SeededEntropy
-from hushwire.esp.plane import Bypass, Deliver, Output, Plane, Request, Transmit
+from hushwire.esp.plane import Bypass, Cause, Deliver, Output, Plane, Request, Transmit
 from hushwire.events import (
     AddressesChanged,
+    Asked,
+    Count,
     Datagram,
     DeletePolicy,
     DeleteSA,
@@ -28,6 +31,7 @@ from hushwire.events import (
     Notice,
     ReadKey,
     Refused,
+    Release,
     Reply,
     Send,
     Sign,
@@ -107,6 +111,9 @@ class Host:
         self.said: list[bytes] = []
         self.heard: list[bytes] = []
         self._pinned = dict(pinned or {})
+        self._questions = itertools.count(1)
+        self._askers: dict[int, Callable[[Release], None]] = {}
+        """Programs that wait, by the number of their question."""
         self._channels = {"to": 0.0, "from": 0.0}
         self._wake_at = NEVER
         self._timeouts = (0.0, 0)
@@ -137,6 +144,7 @@ class Host:
         self.plane = Plane(SeededEntropy((seed + "plane").encode()))
         self.sad = {}
         self.under_way = 0
+        self._askers.clear()
         self._channels = {"to": 0.0, "from": 0.0}
         self._wake_at = NEVER
         self.tell(AddressesChanged(self.addresses))
@@ -186,8 +194,10 @@ class Host:
                 self.later(self._inside(), lambda: self.tell(HostKey(request, self.key.public.spki)))
             case Lookup():
                 self.later(0.01 + 10 * self._inside(), lambda: self.tell(self.world.zone.answer(effect)))
-            case InstallSA() | DeleteSA() | InstallPolicy() | DeletePolicy():
+            case InstallSA() | DeleteSA() | InstallPolicy() | DeletePolicy() | Count():
                 self._channel("to", lambda: self._request(effect))
+            case Release(request):
+                self._askers.pop(request)(effect)
             case Notice():
                 self.notices.append((self.world.time, effect))
             case Reply():
@@ -282,19 +292,36 @@ class Host:
 
     # --- the application ---
 
+    def ask(self, name: str, told: Callable[[Release], None]) -> None:
+        """Ask for a name's addresses, as programs do by the listener."""
+        number = next(self._questions)
+        self._askers[number] = told
+        self.tell(Asked(number, name))
+
     def say(self, peer: str) -> None:
         """Send a packet to a peer by its name, as the zone has it now."""
         records = self.world.zone.records.get(peer)
         pairs = ((s, d) for d in (records.addresses if records else ()) for s in self.addresses)
         source, destination = next(((s, d) for s, d in pairs if s.version == d.version), (None, None))
-        if not self.up or source is None or destination is None:
-            return
-        payload = CANARY + f"{self.name}-{len(self.said)}".encode()
+        if self.up and source is not None and destination is not None:
+            self._speak(source, destination, self.name)
+
+    def speak(self, destination: IPAddress, about: str) -> bytes:
+        """Send a packet to an address that a program got; where no policy speaks of it, it leaves as it is."""
+        source = next(address for address in self.addresses if address.version == destination.version)
+        return self._speak(source, destination, f"{self.name}>{about}", bypass=True)
+
+    def _speak(self, source: IPAddress, destination: IPAddress, about: str, *, bypass: bool = False) -> bytes:
+        payload = CANARY + f"{about}-{len(self.said)}".encode()
         self.said.append(payload)
         segment = udp.write_datagram(source.packed, destination.packed, PORT, PORT, payload)
         packet = ip.write_header(source.packed, destination.packed, IPProtocol.UDP, len(segment)) + segment
+        unruled = self.plane.counters[Cause.OUT_NO_POLICY]
         self._carry_out(self.plane.outbound(packet, self.world.now))
+        if bypass and self.plane.counters[Cause.OUT_NO_POLICY] > unruled:
+            self._emit_clear(packet)
         self._arm()
+        return payload
 
     def talk(self, peer: str, every: float, until: float) -> None:
         """Say something again and again."""
