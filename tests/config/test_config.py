@@ -191,7 +191,7 @@ def test_the_narrower_of_two_rules_may_stand_beside_the_wider() -> None:
         peer = "192.0.2.2"
         psk = "/k"
         protocol = "tcp"
-        below = "clear"
+        mode = "tunnel"
     """
     assert len(parse(text, "alice.toml").rules) == 3
 
@@ -336,7 +336,7 @@ def test_one_peer_proves_itself_in_one_way() -> None:
         [[rule]]
         peer = "192.0.2.2"
         protocol = "tcp"
-        require = "clear"
+        psk = "/another"
     """
     (line,) = mistakes(text)
     assert line.startswith("alice.toml: rule[2].require: rule[1] is about the same peer")
@@ -390,3 +390,46 @@ def outcome(text: str) -> tuple[str, ...]:
     except ConfigError as error:
         return error.mistakes
     return ()
+
+
+def test_a_port_of_a_network_may_be_clear() -> None:
+    text = (
+        HOST
+        + """
+[[rule]]
+peer = "192.0.2.0/24"
+group = "private"
+[[rule]]
+peer = "192.0.2.0/24"
+group = "clear"
+protocol = "tcp"
+remote-port = 443
+"""
+    )
+    assert len(parse(text, "alice.toml").rules) == 2
+    (line,) = mistakes(text.replace("192.0.2.0/24", "bob.example"))
+    assert "give both the same of everything but protocol" in line
+
+
+def test_rules_about_one_peer_say_the_same_of_it_as_a_whole() -> None:
+    (line,) = mistakes(
+        HOST
+        + """
+[[rule]]
+peer = "bob.example"
+group = "private"
+[[rule]]
+peer = "bob.example"
+group = "private-or-clear"
+protocol = "tcp"
+remote-port = 80
+"""
+    )
+    assert line.startswith("alice.toml: rule[2].require: rule[1] is about the same peer")
+
+
+def test_a_rule_about_everything_needs_name_servers() -> None:
+    everything = '[[rule]]\npeer = "0.0.0.0/0"\n'
+    (line,) = mistakes(HOST + everything)
+    assert line.startswith("alice.toml: rule[1].peer: hushwire asks name servers everywhere")
+    assert parse(HOST + '[dns]\nforward = ["192.0.2.53"]\n' + everything, "alice.toml").rules

@@ -268,7 +268,7 @@ def test_a_wide_rule_with_a_port_does_not_get_round_one_about_a_peer(
 
 def test_a_prefix_that_is_clear_or_blocked_within_one_that_is_not(make_net: Any) -> None:
     """Their policies are the parent's, for all of this host's addresses; the trap's are for each."""
-    text = '[host]\nname = "alice.example"\n' + "".join(
+    text = '[host]\nname = "alice.example"\n[dns]\nforward = ["192.0.2.53"]\n' + "".join(
         f'[[rule]]\npeer = "{peer}"\ngroup = "{group}"\n'
         for peer, group in (
             ("0.0.0.0/0", "private-or-clear"),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from itertools import combinations
 
-from hushwire.config.model import Addressing, Host, Rule, Start
+from hushwire.config.model import Addressing, Dns, Host, Rule, Start
 from hushwire.config.value import PROTOCOLS
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.sad import Mode
@@ -65,10 +65,10 @@ def faults(rule: Rule, host: Host) -> Iterator[str]:
 def conflicts(rules: Sequence[tuple[int, Rule]]) -> Iterator[str]:
     """Pairs of rules that cannot both hold.  Of two that overlap, the narrower wins; so one must be the narrower."""
     for (first, one), (second, other) in combinations(rules, 2):
-        if one.peer == other.peer and _proof(one) != _proof(other):
+        if one.peer == other.peer and _terms(one) != _terms(other) and not _exempts(one, other):
             yield (
-                f"rule[{second}].require: rule[{first}] is about the same peer; give both the same require, key, psk, "
-                "address and identities"
+                f"rule[{second}].require: rule[{first}] is about the same peer; give both the same of everything but "
+                "protocol, ports, networks and mode"
             )
         # Of rules about many the narrower one counts; to be about the same many is to be about the same peer.
         if (one.many or other.many) and one.peer != other.peer:
@@ -84,8 +84,26 @@ def conflicts(rules: Sequence[tuple[int, Rule]]) -> Iterator[str]:
                 break
 
 
-def _proof(rule: Rule) -> tuple[object, ...]:
-    return rule.require, rule.key, rule.psk, rule.address, rule.identity, rule.own_identity
+def unreachable(rules: Sequence[tuple[int, Rule]], dns: Dns) -> Iterator[str]:
+    """Rules about everything, under which hushwire's own questions would wait for themselves."""
+    for n, rule in rules:
+        everything = not isinstance(rule.peer, str) and rule.peer.prefixlen == 0
+        if everything and rule.require is not Assurance.CLEAR and not dns.forward:
+            yield (
+                f"rule[{n}].peer: hushwire asks name servers everywhere, and that is in {rule.peer}; name them "
+                'with dns.forward, such as forward = ["192.0.2.53"]'
+            )
+
+
+def _terms(rule: Rule) -> tuple[object, ...]:
+    """What holds for a peer as a whole: one IKE SA is for all that is said with it."""
+    proof = rule.require, rule.key, rule.psk, rule.address, rule.identity, rule.own_identity
+    return *proof, rule.below, rule.start, rule.group, rule.roams, rule.addressing
+
+
+def _exempts(one: Rule, other: Rule) -> bool:
+    """Whether one lets some ports of the other's addresses go in clear.  Names have no addresses of their own."""
+    return one.name is None and (one.require is Assurance.CLEAR) != (other.require is Assurance.CLEAR)
 
 
 def _scopes(rule: Rule) -> Iterator[tuple[object, ...]]:

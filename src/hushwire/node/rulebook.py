@@ -14,10 +14,10 @@ Rules = tuple[Rule, ...]
 
 
 def group_rules(rules: Iterable[Rule]) -> list[Rules]:
-    """Rules by whom they are about, in the order that numbers them, from 1."""
-    groups: dict[str, list[Rule]] = {}
+    """Rules by whom they are about, in the order that numbers them, from 1; what may be clear is by itself."""
+    groups: dict[tuple[str, bool], list[Rule]] = {}
     for rule in rules:
-        groups.setdefault(str(rule.peer), []).append(rule)
+        groups.setdefault((str(rule.peer), rule.require is Assurance.CLEAR), []).append(rule)
     return [tuple(group) for group in groups.values()]
 
 
@@ -28,7 +28,10 @@ class Rulebook:
         self.groups = group_rules(rules)
         self._by_name = {group[0].peer: group for group in self.groups if isinstance(group[0].peer, str)}
         by_prefix = [(group[0].peer, group) for group in self.groups if not isinstance(group[0].peer, str)]
-        self._by_prefix = sorted(by_prefix, key=lambda pair: -pair[0].prefixlen)
+        # Of two about the same prefix, one lets some of its ports go in clear: the other speaks of the addresses.
+        self._by_prefix = sorted(
+            by_prefix, key=lambda pair: (-pair[0].prefixlen, pair[1][0].require is Assurance.CLEAR)
+        )
         self.for_name = lru_cache(4096)(self._for_name)
         """The rules for a canonical name, made out to it alone; None: none speaks of it."""
 
