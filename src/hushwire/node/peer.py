@@ -365,7 +365,8 @@ class Peer:
             # A rule about one peer is an administrator's own word: no name that was only asked for comes before it,
             # whoever answers there (ATTACKS row 36).
             return self.born
-        return self.action is Action.CLEAR or (not self.reached and (other.reached or self.failures > 0))
+        settled = other.reached or bool(other.proven) or self.failures > 0
+        return self.action is Action.CLEAR or (settled and not self.reached)
 
     def begun(self, now: float) -> None:
         """Packets are held for it from now on."""

@@ -37,6 +37,7 @@ class Policies:
         clear = all(rulebook.permits_clear(place) for place in peer.places)
         desired = peer.desired(self._peers.own, clear=clear)
         peer.refused = False
+        peer.contested &= desired.keys()
         fresh = now.monotonic >= peer.refresh_at
         for key, policy in desired.items():
             if (peer.policies.get(key) != policy or (policy.lifetime and fresh)) and self._may_have(peer, key):
@@ -56,7 +57,7 @@ class Policies:
         """Who had to stand back may have what another has left meanwhile."""
         contesting, self._contesting = self._contesting, {}
         for peer in contesting:
-            if self._peers.by_reqid(peer.reqid) is peer and peer.contested:
+            if self._peers.by_reqid(peer.reqid) is peer:
                 self.sync(peer, now)
 
     def withdraw(self, peer: Peer) -> None:
@@ -99,6 +100,9 @@ class Policies:
         if holder is None or holder is peer or _has_left(holder, key[0]) or holder.yields_to(peer):
             if holder is not None and holder is not peer:
                 del holder.policies[key]
+                if not _has_left(holder, key[0]):
+                    holder.contested.add(key)
+                self._contesting[holder] = None
             self._holders[key] = peer
             peer.contested.discard(key)
             return True
