@@ -408,7 +408,7 @@ remote-port = 443
     )
     assert len(parse(text, "alice.toml").rules) == 2
     (line,) = mistakes(text.replace("192.0.2.0/24", "bob.example"))
-    assert "give both the same of everything but protocol" in line
+    assert "give both the same of everything but below" in line
 
 
 def test_rules_about_one_peer_say_the_same_of_it_as_a_whole() -> None:
@@ -420,7 +420,7 @@ peer = "bob.example"
 group = "private"
 [[rule]]
 peer = "bob.example"
-group = "private-or-clear"
+group = "clear-or-private"
 protocol = "tcp"
 remote-port = 80
 """

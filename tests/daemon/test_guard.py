@@ -490,3 +490,31 @@ def test_only_its_own_sas_are_counted() -> None:
     ask(guard, Count(2, tuple(guard.sas)))
     with pytest.raises(Forbidden, match="not ours"):
         guard.judge(Count(3, (SAName(0x1234567, EVE),)))
+
+
+def test_what_may_be_clear_of_a_peer_is_what_that_rule_of_its_says() -> None:
+    text = """
+[host]
+name = "alice.example"
+[[rule]]
+peer = "192.0.2.4"
+psk = "/etc/hushwire/dave.psk"
+[[rule]]
+peer = "192.0.2.4"
+psk = "/etc/hushwire/dave.psk"
+below = "clear"
+protocol = "tcp"
+remote-port = 80
+"""
+    guard = Guard(parse(text, "alice.toml"))
+    guard.addresses((OWN,))
+    for port, allowed in ((80, True), (0, False)):
+        selector = replace(Selector.between(OWN, DAVE), protocol=6 if port else 0, remote_port=port)
+        priority = PROTECT_PRIORITY - narrowness(selector)
+        soft = Policy(selector, Direction.OUT, Action.PROTECT, priority, REQID_BASE + 1, soft=True)
+        if allowed:
+            ask(guard, install(soft))
+        else:
+            with pytest.raises(Forbidden, match="where a rule permits none"):
+                ask(guard, install(soft))
+            ask(guard, install(replace(soft, soft=False)))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hushwire.config import Rule, Start
+from hushwire.config import Group, Rule, Start
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
 from hushwire.node.peer import (
@@ -17,7 +17,7 @@ from hushwire.node.peer import (
     narrowness,
     nearest,
 )
-from hushwire.node.rulebook import group_rules
+from hushwire.node.rulebook import group_rules, permits_clear
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
 from hushwire.policy.sad import Mode
@@ -172,3 +172,24 @@ def test_a_tunnel_ends_at_the_nearest_address() -> None:
     rule = {"mode": Mode.TUNNEL, "local_networks": (ip_network("10.1.0.0/24"),)}
     policies = peer(rule).desired((ip_address("10.1.0.1"), OWN4)).values()
     assert {policy.tunnel for policy in policies} == {(OWN4, FAR)}
+
+
+def test_each_rule_about_a_peer_says_what_becomes_of_its_own_packets() -> None:
+    """Mail is protected or does not leave; to one port nothing goes; the rest may be clear until it was reached."""
+    mixed = peer(
+        {"protocol": 6, "remote_port": 25},
+        {"protocol": 6, "remote_port": 23, "group": Group.BLOCK},
+        {"below": Action.CLEAR},
+    )
+    by_port = {selector.remote_port: policy for (selector, _), policy in mixed.desired((OWN4,)).items()}
+    assert {port: policy.action for port, policy in by_port.items()} == {25: Action.PROTECT, 23: Action.BLOCK}
+    assert not any(policy.soft for policy in by_port.values())
+    mixed.succeeded()
+    by_port = {selector.remote_port: policy for (selector, _), policy in mixed.desired((OWN4,)).items()}
+    assert {port: policy.soft for port, policy in by_port.items()} == {25: False, 23: False, 0: True}
+    # Who wants something protected cannot be told of the address before it is.
+    assert not permits_clear(mixed.rules)
+    assert mixed.wanted(Flow(OWN4, FAR, 6, 1, 23)) == mixed.wanted(Flow(OWN4, FAR, 6, 1, 24))
+    entry = mixed.entry(FAR, OWN)
+    assert entry is not None
+    assert {selector.remote_port for selector in entry.selectors} == {25, 0}

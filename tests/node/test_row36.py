@@ -117,7 +117,7 @@ def test_a_rule_about_the_victim_alone_is_an_administrators_own_word(
     if guard == "out":
         monkeypatch.setattr(
             Peer, "yields_to",
-            lambda self, other: other.action is Action.PROTECT and not self.reached
+            lambda self, other: other.protects and not self.reached
             and (other.reached or self.failures > 0),
         )  # fmt: skip
     net = attack(make_net, CONFIGURED, PRIVATE, on_path=True, first="evil")

@@ -68,7 +68,7 @@ def conflicts(rules: Sequence[tuple[int, Rule]]) -> Iterator[str]:
         if one.peer == other.peer and _terms(one) != _terms(other) and not _exempts(one, other):
             yield (
                 f"rule[{second}].require: rule[{first}] is about the same peer; give both the same of everything but "
-                "protocol, ports, networks and mode"
+                "below, protocol, ports, networks and mode"
             )
         # Of rules about many the narrower one counts; to be about the same many is to be about the same peer.
         if (one.many or other.many) and one.peer != other.peer:
@@ -98,7 +98,7 @@ def unreachable(rules: Sequence[tuple[int, Rule]], dns: Dns) -> Iterator[str]:
 def _terms(rule: Rule) -> tuple[object, ...]:
     """What holds for a peer as a whole: one IKE SA is for all that is said with it."""
     proof = rule.require, rule.key, rule.psk, rule.address, rule.identity, rule.own_identity
-    return *proof, rule.below, rule.start, rule.group, rule.roams, rule.addressing
+    return *proof, rule.start, rule.roams, rule.addressing
 
 
 def _exempts(one: Rule, other: Rule) -> bool:

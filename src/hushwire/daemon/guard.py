@@ -59,7 +59,9 @@ class Guard:
         many = [group for group in self._groups if group[0].many]
         self._of_many: Rules = tuple(rule for group in (*many, NAMED_LATER) for rule in group)
         """What a peer may be given that rules about many brought in: which of them did is not known here."""
-        self._names_may_be_clear = any(permits_clear(group) for group in many if group[0].name is not None)
+        self._names_may_be_clear = any(
+            permits_clear((rule,)) for group in many for rule in group if rule.name is not None
+        )
         self._longest_life = 2 * config.esp.lifetime
         self._nat_port = config.host.nat_port
         self._own: Collection[IPAddress] = ()
@@ -218,13 +220,13 @@ class Guard:
 
     def _judge_softness(self, selector: Selector, rules: Rules) -> None:
         """Whether a rule permits clear there: its own, and what there is about the address; names only tighten."""
-        about = self._rulebook.for_address(selector.remote.network_address)
-        if about is not None and not permits_clear(about):
+        if not self._rulebook.permits_clear(selector):
             raise Forbidden(f"clear for {selector}, where a rule permits none")
+        remote = selector.remote.network_address
         if rules is self._of_many:
-            permitted = about is not None or self._names_may_be_clear
+            permitted = self._rulebook.for_address(remote) is not None or self._names_may_be_clear
         else:
-            permitted = permits_clear(rules)
+            permitted = any(permits_clear((rule,)) and selector in self._scopes((rule,), remote) for rule in rules)
         if not permitted:
             raise Forbidden(f"clear for {selector}, of which no rule says that")
 

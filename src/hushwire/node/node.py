@@ -60,7 +60,6 @@ from hushwire.node.rulebook import permits_clear, refuses
 from hushwire.node.seeking import Seeking
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
-from hushwire.policy.spd import Action
 from hushwire.timers import NEVER, Now
 from hushwire.wire.address import IPAddress
 
@@ -259,7 +258,7 @@ class Node:
         if change is not None and peer.addresses and (peer.connects or peer.starts_by_itself):
             self._start(peer, now)
         if self._captures.waits_for(peer):
-            self._let_prove(peer, now)
+            self._let_prove(self._follow(peer, now), now)
 
     def _tell_change(self, peer: Peer, change: Change) -> None:
         if isinstance(change.after, Unbound):
@@ -302,12 +301,28 @@ class Node:
         self._idle.used(peer, now.monotonic)
         self._captures.wait(peer, request, now.monotonic, command=command)
         self._keep_current(peer, now)
-        self._let_prove(peer, now)
+        self._let_prove(self._follow(peer, now), now)
 
     def _has_reached(self, name: str) -> bool:
         """Whether a name's level was ever reached."""
         peer = self.peers.by_name(name)
         return name in self._remembered or (peer is not None and peer.reached)
+
+    def _follow(self, peer: Peer, now: Now) -> Peer:
+        """Whom programs have to wait for: with an alias, the name that it leads to, by the rules of the alias."""
+        if not peer.is_alias:
+            return peer
+        try:
+            other = self.peers.of_name(peer.canonical, tuple(replace(rule, peer=peer.canonical) for rule in peer.rules))
+        except Crowded:
+            return peer
+        if other.is_alias:
+            return peer
+        other.reached = other.reached or other.name in self._remembered
+        self._idle.used(other, now.monotonic)
+        self._captures.follow(peer, other)
+        self._keep_current(other, now)
+        return other
 
     def _let_prove(self, peer: Peer, now: Now) -> None:
         """Before a program gets its answer, IKE has begun."""
@@ -386,7 +401,7 @@ class Node:
             return
         peer.begun(now.monotonic)
         self._policies.sync(peer, now)
-        if peer.action is Action.CLEAR:
+        if not peer.protects:
             self._idle.used(peer, now.monotonic)
         else:
             self._acquire(Acquire(event.flow, peer.reqid, event.sequence), now)

@@ -1,6 +1,6 @@
 """A peer at work: what the rules about it and the DNS come to, as PAD entry and policies (RFC 4301 s4.4)."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from hushwire.config import Addressing, Rule, Start
@@ -8,7 +8,7 @@ from hushwire.crypto.keys import PublicKey
 from hushwire.events import Acquire, Outcome
 from hushwire.ike.negotiation import Wanted
 from hushwire.names.lookup import AddressLookup, NameLookup
-from hushwire.node.rulebook import permits_clear
+from hushwire.node.rulebook import permits_clear, refuses
 from hushwire.policy.pad import Identity, PadEntry
 from hushwire.policy.sad import Direction, Mode
 from hushwire.policy.selector import Flow, Selector
@@ -113,9 +113,19 @@ class Peer:
         return self.identities[0]
 
     @property
+    def canonical(self) -> str:
+        """The name that its own is an alias of, as far as is known; else its own, or none."""
+        return self.lookup.binding.canonical if self.lookup is not None and self.lookup.binding is not None else ""
+
+    @property
+    def is_alias(self) -> bool:
+        """Whether another peer stands for it: the name that it leads to, which may have many aliases."""
+        return self.born and self.rule.name is not None and self.canonical not in ("", self.name)
+
+    @property
     def identities(self) -> tuple[Identity, ...]:
         """What it may say it is: with an alias, the name that this leads to as well."""
-        canonical = self.lookup.binding.canonical if self.lookup is not None and self.lookup.binding is not None else ""
+        canonical = self.canonical
         known = self.rule.expected
         if self.rule.identity is not None or not canonical or canonical == self.rule.name:
             return (known,)
@@ -142,6 +152,8 @@ class Peer:
         What a rule about many brought in has to prove itself there first, so that a name which nobody answers for does
         not stand in the way of others at that address (law 2, ATTACKS row 37).
         """
+        if self.is_alias:
+            return ()
         if self.rule.roams:
             return tuple(self.proven)
         if self.held_first and not isinstance(self.rule.peer, str):
@@ -181,7 +193,7 @@ class Peer:
     def admit(self) -> tuple[IPAddress, ...]:
         """Take in the addresses that the name has now; those for which there is no room any more are returned."""
         bound = self.lookup.binding.addresses if self.lookup is not None and self.lookup.binding is not None else ()
-        if self.rule.below is Action.CLEAR:
+        if permits_clear(self.rules):
             # Their policies go with them.
             self.admitted = set()
         for address in bound:
@@ -194,7 +206,12 @@ class Peer:
         """Below the level in clear, nothing traps a packet: so the level is sought at once."""
         if self.is_trap or self.rule.start is Start.WAIT:
             return False
-        return self.rule.start is Start.CONNECT or (self.rule.below is Action.CLEAR and not self.born)
+        return self.rule.start is Start.CONNECT or (self._some_clear and not self.born)
+
+    @property
+    def _some_clear(self) -> bool:
+        """Whether a rule permits clear."""
+        return any(permits_clear((rule,)) for rule in self.rules)
 
     def keys_at(self, address: IPAddress) -> tuple[PublicKey, ...]:
         """The keys that may prove it at one address."""
@@ -234,7 +251,8 @@ class Peer:
         keys, fingerprints = self.keys_at(remote), self.fingerprints_at(remote)
         if (remote not in self.addresses and not self.rule.roams) or not (keys or fingerprints or self.psk):
             return None
-        selectors = tuple(selector for rule in self.rules for selector in _selectors(rule, own, remote))
+        rules = (rule for rule in self.rules if not refuses((rule,)))
+        selectors = tuple(selector for rule in rules for selector in _selectors(rule, own, remote))
         return PadEntry(
             self.name, self.identity, () if self.rule.roams else self.addresses, keys, self.psk, self.rule.require,
             self.reqid, self.rule.mode, selectors, self._own_identity(own, remote), fingerprints, self.identities[1:],
@@ -252,6 +270,8 @@ class Peer:
     def wanted(self, flow: Flow, acquire: int = 0) -> Wanted | None:
         """The Child SA for a packet; None if no rule speaks of it."""
         for rule in self.rules:
+            if refuses((rule,)):
+                continue
             for selector in _selectors(rule, (flow.local,), self._outer(flow.remote)):
                 if selector.matches(flow) or (rule.mode is Mode.TRANSPORT and _same_hosts(selector, flow)):
                     return Wanted((selector,), rule.mode, acquire)
@@ -264,9 +284,15 @@ class Peer:
         return next((a for a in self.addresses if a.version == remote.version), remote)
 
     @property
-    def action(self) -> Action | None:
-        """What is to become of its packets; None: what would without us."""
-        if self.rule.below is Action.BLOCK:
+    def protects(self) -> bool:
+        """Whether some of its packets go protected, or not at all."""
+        return any(self._action(rule) is Action.PROTECT for rule in self.rules)
+
+    def _action(self, rule: Rule) -> Action | None:
+        """What is to become of the packets of a rule; None: what would without us."""
+        if refuses((rule,)):
+            return Action.BLOCK
+        if rule.below is Action.BLOCK:
             return Action.PROTECT
         if self.reached or self.is_trap:
             return Action.PROTECT
@@ -295,16 +321,18 @@ class Peer:
             return False
         return self.lookup.unbound.outcome is not Outcome.ERROR
 
-    def desired(self, own: Sequence[IPAddress], *, clear: bool = True) -> dict[tuple[Selector, Direction], Policy]:
+    def desired(
+        self, own: Sequence[IPAddress], clear: Callable[[Selector], bool] = lambda selector: True
+    ) -> dict[tuple[Selector, Direction], Policy]:
         """The policies that ought to stand.  `clear`: no rule about addresses has anything against clear packets."""
-        action = self.action
-        if action is None:
-            return {}
-        if action is Action.CLEAR and not clear:
-            action = Action.PROTECT
-        soft = clear and permits_clear(self.rules) and not self.hardened
         found = {}
         for rule, selector, remote in self._scope(own):
+            action = self._action(rule)
+            if action is None:
+                continue
+            soft = permits_clear((rule,)) and not self.hardened and clear(selector)
+            if action is Action.CLEAR and not soft:
+                action = Action.PROTECT
             tunnel = None
             made = self.synthetic.get(remote)
             if made is not None:
@@ -347,11 +375,11 @@ class Peer:
 
     @property
     def may_loosen(self) -> bool:
-        """Whether a policy that is no longer wanted may go, so that packets leave in clear.
+        """Whether a soft policy that is no longer wanted may go, so that packets leave in clear.
 
         Law 3: not because of an error, nor of records that are not signed; only a signed statement may lead there.
         """
-        if self.rule.below is not Action.CLEAR:
+        if not self._some_clear:
             return False
         if self.lookup is None or self.lookup.binding is not None:
             return True
@@ -359,18 +387,18 @@ class Peer:
 
     def yields_to(self, other: "Peer") -> bool:
         """Whether a policy of ours is rather the other's, who names the same address."""
-        if other.action is not Action.PROTECT:
+        if not other.protects:
             return False
         if self.born is not other.born:
             # A rule about one peer is an administrator's own word: no name that was only asked for comes before it,
             # whoever answers there (ATTACKS row 36).
             return self.born
         settled = other.reached or bool(other.proven) or self.failures > 0
-        return self.action is Action.CLEAR or (settled and not self.reached)
+        return not self.protects or (settled and not self.reached)
 
     def begun(self, now: float) -> None:
         """Packets are held for it from now on."""
-        if self.held_first and self.rule.below is Action.CLEAR and not self.reached and not self.fallen:
+        if self.held_first and self._some_clear and not self.reached and not self.fallen:
             self.fall_at = min(self.fall_at, now + FALL_AFTER)
 
     def fall(self) -> None:

@@ -33,9 +33,7 @@ class Policies:
 
     def sync(self, peer: Peer, now: Now) -> None:
         """Install what ought to stand and does not; loosen only where the rule permits clear (DESIGN.md section 3)."""
-        rulebook = self._peers.rulebook
-        clear = all(rulebook.permits_clear(place) for place in peer.places)
-        desired = peer.desired(self._peers.own, clear=clear)
+        desired = peer.desired(self._peers.own, self._peers.rulebook.permits_clear)
         peer.refused = False
         peer.contested &= desired.keys()
         fresh = now.monotonic >= peer.refresh_at
@@ -51,7 +49,7 @@ class Policies:
         if fresh or peer.refresh_at == NEVER:
             peer.refresh_at = now.monotonic + REFRESH if lives else NEVER
         if peer.may_loosen:
-            self._delete(peer, [key for key in peer.policies if key not in desired])
+            self._delete(peer, [key for key, policy in peer.policies.items() if key not in desired and policy.soft])
 
     def settle_contested(self, now: Now) -> None:
         """Who had to stand back may have what another has left meanwhile."""

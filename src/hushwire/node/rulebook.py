@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from hushwire.config import Group, Rule
 from hushwire.policy.assurance import Assurance
+from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action
 from hushwire.wire.address import IPAddress, host_network
 
@@ -61,18 +62,28 @@ class Rulebook:
         rules = self.for_name(name)
         return rules is not None and rules[0].require is not Assurance.CLEAR
 
-    def permits_clear(self, address: IPAddress) -> bool:
-        """Whether the rules about addresses have nothing against packets in clear here, whatever names say."""
-        rules = self.for_address(address)
-        return rules is None or permits_clear(rules)
+    def permits_clear(self, selector: Selector) -> bool:
+        """Whether the rules about addresses have nothing against such packets in clear, whatever names say."""
+        rules = self.for_address(selector.remote.network_address) or ()
+        return permits_clear(tuple(rule for rule in rules if _meet(rule, selector)))
 
 
 def permits_clear(rules: Rules) -> bool:
-    """Whether packets may go unprotected where the level is not reached."""
-    rule = rules[0]
-    return rule.require is Assurance.CLEAR or (rule.below is Action.CLEAR and rule.group is not Group.BLOCK)
+    """Whether packets may go unprotected where the level is not reached: no rule has anything against it."""
+    return all(
+        rule.require is Assurance.CLEAR or (rule.below is Action.CLEAR and not refuses((rule,))) for rule in rules
+    )
 
 
 def refuses(rules: Rules) -> bool:
     """Whether no level is enough."""
-    return rules[0].group is Group.BLOCK
+    return all(rule.group is Group.BLOCK for rule in rules)
+
+
+def _meet(rule: Rule, selector: Selector) -> bool:
+    """Whether some packets are of both."""
+    pairs = (
+        (rule.protocol, selector.protocol), (rule.local_port, selector.local_port),
+        (rule.remote_port, selector.remote_port),
+    )  # fmt: skip
+    return all(not one or not other or one == other for one, other in pairs)
