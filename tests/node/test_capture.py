@@ -14,7 +14,7 @@ from hushwire.node import peers as peers_module
 from hushwire.node import policies as policies_module
 from hushwire.node.capture import ASK_LIMIT, LONGEST, OTHER_FAMILY, RETRY
 from hushwire.node.idle import GRACE, HELD_FOR
-from hushwire.node.peer import FALL_AFTER
+from hushwire.node.peer import FALL_AFTER, Peer
 from hushwire.policy.spd import Action
 from hushwire.timers import NEVER
 
@@ -309,6 +309,52 @@ def test_an_alias_is_proved_by_whom_it_leads_to(asking: Any) -> None:
     net.aliases["www.example"] = "bob.example"
     assert net.told(alice, "www.example").addresses == (BOB,)
     assert net.packet(alice, BOB) is Action.PROTECT
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+@pytest.mark.parametrize("order", [("www", "bob", "ftp"), ("bob", "www", "ftp")])
+def test_aliases_of_one_name_are_one_peer(asking: Any, guard: str, order: tuple[str, ...], monkeypatch: Any) -> None:
+    """Each on its own would be refused the other's address, though it is the same host with the same key."""
+    if guard == "out":
+        monkeypatch.setattr(Peer, "is_alias", property(lambda _: False))
+    net = asking()
+    alice = net.hosts["alice"]
+    net.aliases |= {"www.example": "bob.example", "ftp.example": "bob.example"}
+    told = [net.told(alice, f"{name}.example").verdict for name in (*order, *order)]
+    assert (set(told) == {Verdict.ONLY}) is (guard == "in")
+    if guard == "in":
+        assert net.packet(alice, BOB) is Action.PROTECT
+        assert len(alice.node.ike.sas) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "leads_to", "verdict"),
+    [
+        (Action.BLOCK, Action.CLEAR, Verdict.REFUSE), (Action.CLEAR, Action.BLOCK, Verdict.REFUSE),
+        (Action.CLEAR, Action.CLEAR, Verdict.PASS),
+    ],
+)  # fmt: skip
+def test_of_an_alias_and_what_it_leads_to_the_stricter_rule_counts(
+    asking: Any, asked: Action, leads_to: Action, verdict: Verdict
+) -> None:
+    net = asking(Rule("*.test", below=asked), Rule("*.example", below=leads_to), bob=False)
+    alice = net.hosts["alice"]
+    net.aliases["www.test"] = "bob.example"
+    net.told(alice, "bob.example")
+    assert net.told(alice, "www.test").verdict is verdict
+
+
+def test_aliases_that_lead_to_each_other(asking: Any) -> None:
+    """One after the other, as answers that were true at different times."""
+    net = asking()
+    alice = net.hosts["alice"]
+    net.zone["www.example"] = ((BOB,), (KEY["bob"].public,))
+    net.aliases["www.example"] = "bob.example"
+    net.told(alice, "www.example")
+    net.aliases = {"bob.example": "www.example", "www.example": "bob.example"}
+    net.wait(3 * net.ttl)
+    for name in ("www.example", "bob.example"):
+        assert net.told(alice, name).verdict is Verdict.REFUSE
 
 
 def test_a_peer_that_roams_is_where_it_spoke_from(make_net: Any) -> None:

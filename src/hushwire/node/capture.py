@@ -37,6 +37,8 @@ class _Question:
     request: int
     since: float
     command: bool
+    clear: bool
+    """Whether the rule of the name as asked permits clear; that of the name it leads to may."""
 
 
 class Captures:
@@ -49,7 +51,15 @@ class Captures:
 
     def wait(self, peer: Peer, request: int, now: float, *, command: bool) -> None:
         """A program waits from now on; with `command`, another resolver by the control socket."""
-        self._waiting.setdefault(peer, []).append(_Question(request, now, command))
+        clear = permits_clear(peer.rules)
+        self._waiting.setdefault(peer, []).append(_Question(request, now, command, clear))
+
+    def follow(self, alias: Peer, peer: Peer) -> None:
+        """Who waits for an alias waits for the name that it leads to."""
+        if questions := self._waiting.pop(alias, None):
+            both = [*self._waiting.get(peer, ()), *questions]
+            self._waiting[peer] = sorted(both, key=lambda question: question.since)
+        self._partial.pop(alias, None)
 
     def waits_for(self, peer: Peer) -> bool:
         return peer in self._waiting
@@ -82,7 +92,12 @@ class Captures:
             self._partial[peer] = since + OTHER_FAMILY
             return []
         del self._waiting[peer]
-        return [tell(question.request, told, command=question.command) for question in questions]
+        closed = Told(Verdict.REFUSE, reason=f"{peer.name} could not be reached")
+        return [
+            tell(question.request, told if question.clear or told.verdict is not Verdict.PASS else closed,
+                 command=question.command)
+            for question in questions
+        ]  # fmt: skip
 
 
 def tell(request: int, told: Told, *, command: bool) -> Effect:

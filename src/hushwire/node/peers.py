@@ -73,7 +73,8 @@ class Peers:
 
     def claiming(self, identity: Identity, remote: IPAddress) -> Peer | None:
         """The peer that says it is `identity`; of several names for one, the one that has policies there."""
-        found = [peer for peer in self._by_reqid.values() if identity in peer.identities and not peer.is_trap]
+        peers = (peer for peer in self._by_reqid.values() if not (peer.is_trap or peer.is_alias))
+        found = [peer for peer in peers if identity in peer.identities]
         return max(found, key=lambda peer: any(remote in key[0].remote for key in peer.policies), default=None)
 
     def holding(self, address: IPAddress, but: Peer) -> Peer | None:
