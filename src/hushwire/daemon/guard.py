@@ -220,15 +220,21 @@ class Guard:
 
     def _judge_softness(self, selector: Selector, rules: Rules) -> None:
         """Whether a rule permits clear there: its own, and what there is about the address; names only tighten."""
+        remote = selector.remote.network_address
+        about = self._rulebook.for_address(remote) or ()
+        of_address = rules[0].name is None if rules is not self._of_many else bool(about)
+        if of_address and self._says_clear(about if rules is self._of_many else rules, selector):
+            return
         if not self._rulebook.permits_clear(selector):
             raise Forbidden(f"clear for {selector}, where a rule permits none")
-        remote = selector.remote.network_address
-        if rules is self._of_many:
-            permitted = self._rulebook.for_address(remote) is not None or self._names_may_be_clear
-        else:
-            permitted = any(permits_clear((rule,)) and selector in self._scopes((rule,), remote) for rule in rules)
+        permitted = self._names_may_be_clear if rules is self._of_many else self._says_clear(rules, selector)
         if not permitted:
             raise Forbidden(f"clear for {selector}, of which no rule says that")
+
+    def _says_clear(self, rules: Rules, selector: Selector) -> bool:
+        """Whether one of the rules speaks of just these packets, and permits clear."""
+        remote = selector.remote.network_address
+        return any(permits_clear((rule,)) and selector in self._scopes((rule,), remote) for rule in rules)
 
     def _is_configured(self, policy: Policy) -> bool:
         """Whether it is for a peer that a rule speaks of alone, and not for one that roams."""

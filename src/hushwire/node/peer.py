@@ -324,13 +324,16 @@ class Peer:
     def desired(
         self, own: Sequence[IPAddress], clear: Callable[[Selector], bool] = lambda selector: True
     ) -> dict[tuple[Selector, Direction], Policy]:
-        """The policies that ought to stand.  `clear`: no rule about addresses has anything against clear packets."""
+        """The policies that ought to stand.
+
+        `clear`: whether no rule about addresses has anything against clear packets, which a name cannot loosen.
+        """
         found = {}
         for rule, selector, remote in self._scope(own):
             action = self._action(rule)
             if action is None:
                 continue
-            soft = permits_clear((rule,)) and not self.hardened and clear(selector)
+            soft = permits_clear((rule,)) and not self.hardened and (rule.name is None or clear(selector))
             if action is Action.CLEAR and not soft:
                 action = Action.PROTECT
             tunnel = None
