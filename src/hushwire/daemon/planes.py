@@ -16,6 +16,7 @@ from hushwire.config import Addressing, Config, Rule
 from hushwire.daemon.barrier import ICMPV6, NEIGHBOUR_DISCOVERY, SOFT_SECONDS, Barrier
 from hushwire.daemon.channel import Channel
 from hushwire.daemon.guard import REQIDS, Request, places
+from hushwire.daemon.synthetic import Names
 from hushwire.events import (
     Acquire,
     Count,
@@ -100,8 +101,10 @@ class KernelPlane:
 
     name = "kernel"
 
-    def __init__(self, passing: "Passing") -> None:
+    def __init__(self, passing: "Passing", names: Names | None = None) -> None:
+        """`names`: where a rule has synthetic addresses."""
         self._xfrm = Xfrm()
+        self._names = names
         self._events = XfrmEvents()
         self._passing = passing
         passing.orphan()
@@ -116,14 +119,18 @@ class KernelPlane:
         try:
             match request:
                 case InstallSA(_, sa):
-                    self._xfrm.install_sa(sa)
+                    (self._names or self._xfrm).install_sa(sa)
                     if sa.direction is Direction.OUT:
                         self._look_again(sa.selector.remote)
                 case DeleteSA(name):
                     self._xfrm.delete_sa(name)
                     return None
+                case InstallPolicy(_, policy) if policy.real is not None and self._names is not None:
+                    self._names.install(policy)
                 case InstallPolicy(_, policy):
                     self._install(policy)
+                case DeletePolicy(selector, direction) if self._names and self._names.delete(selector, direction):
+                    return None
                 case DeletePolicy(selector, direction):
                     self._xfrm.delete_policy(selector, direction)
                     self._passing.drop(selector, direction)
@@ -132,7 +139,7 @@ class KernelPlane:
                     return None
                 case Count(number, sas):
                     return Counted(number, sum(map(self._packets, sas)))
-        except (NetlinkError, Unspoken) as error:
+        except (NetlinkError, NftError, Unspoken) as error:
             return Refused(getattr(request, "request", 0), str(error))
         return Installed(request.request)
 
@@ -405,7 +412,7 @@ def found_policies(xfrm: Xfrm) -> list[Policy]:
 
     Soft ones, which would end by themselves, are taken away.
     """
-    found = [each.policy for each in xfrm.policies() if each.policy.reqid in REQIDS]
+    found = [each.policy for each in xfrm.policies() if each.policy.reqid in REQIDS and not each.mark]
     for policy in found:
         if policy.lifetime:
             xfrm.delete_policy(policy.selector, policy.direction)

@@ -26,6 +26,8 @@ class FoundPolicy:
     policy: Policy
     ifindex: int
     """Of the only device it speaks of; 0: any."""
+    mark: int = 0
+    """Of the only packets it speaks of; 0: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,13 @@ class Xfrm:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def install_sa(self, sa: SA) -> None:
-        """Add an SA; the larval one of its Acquire gives way to it and its packets go out."""
-        self._netlink.request(codec.MSG_NEWSA, codec.write_sa(sa), f"install SA {sa.spi:#x}")
+    def install_sa(self, sa: SA, mark: int | None = None, *, any_selector: bool = False) -> None:
+        """Add an SA; the larval one of its Acquire gives way to it and its packets go out.
+
+        `mark` is what its packets bear afterwards; None: what they bore before.
+        """
+        body = codec.write_sa(sa, mark, any_selector=any_selector)
+        self._netlink.request(codec.MSG_NEWSA, body, f"install SA {sa.spi:#x}")
 
     def update_sa(self, sa: SA) -> None:
         """Change the lifetime or the encapsulation of an SA; keys and sequence numbers stay."""
@@ -82,8 +88,10 @@ class Xfrm:
                 found.append(codec.read_sa(message.body, own))
         return found
 
-    def install_policy(self, policy: Policy, ifindex: int = 0) -> None:
+    def install_policy(self, policy: Policy, ifindex: int = 0, mark: int = 0) -> None:
         """Add a policy, or update it in place without a moment in which it is not there (DESIGN.md law 1).
+
+        With `ifindex` or `mark` it speaks of packets of that device, or with that mark, only.
 
         What comes out of a tunnel may be for another host, so an inbound tunnel policy governs forwarding too.
         """
@@ -92,14 +100,14 @@ class Xfrm:
         if policy.direction is Direction.IN and policy.mode is Mode.TUNNEL:
             numbers.append(codec.POLICY_FWD)
         for number in numbers:
-            body = codec.write_policy(policy, number, ifindex)
+            body = codec.write_policy(policy, number, ifindex, mark)
             self._netlink.request(codec.MSG_UPDPOLICY, body, f"install policy {policy.selector}")
 
-    def delete_policy(self, selector: Selector, direction: Direction, ifindex: int = 0) -> None:
+    def delete_policy(self, selector: Selector, direction: Direction, ifindex: int = 0, mark: int = 0) -> None:
         """Delete a policy; it may be gone already."""
         numbers = [codec.POLICY_OUT] if direction is Direction.OUT else [codec.POLICY_IN, codec.POLICY_FWD]
         for number in numbers:
-            body = codec.write_policy_id(selector, direction, number, ifindex)
+            body = codec.write_policy_id(selector, direction, number, ifindex, mark)
             with _unless_gone(errno.ENOENT):
                 self._netlink.request(codec.MSG_DELPOLICY, body, f"delete policy {selector}")
 
@@ -108,7 +116,7 @@ class Xfrm:
         found = []
         for message in self._netlink.dump(codec.MSG_GETPOLICY, b"", "read the SPD"):
             with suppress(codec.Unspoken):
-                found.append(FoundPolicy(*codec.read_policy(message.body)))
+                found.append(FoundPolicy(*codec.read_policy(message.body), codec.read_policy_mark(message.body)))
         return found
 
 

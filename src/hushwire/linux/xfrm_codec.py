@@ -16,6 +16,8 @@ from hushwire.wire.registry import EncrID, IntegID
 
 # --- The messages, in the letters of `struct`: native order, padding written out; what is big endian is octets here ---
 
+U32 = Struct("=I")
+ALL_BITS = 0xFFFF_FFFF
 ADDRESS = Struct("=16s")
 SELECTOR = Struct("=16s 16s 2s 2s 2s 2s H B B B 3x i I")
 """daddr, saddr, dport and mask, sport and mask, family, prefixlen_d, prefixlen_s, proto, ifindex, user."""
@@ -50,7 +52,14 @@ REPLAY_ESN = Struct("=6I")
 MSG_NEWSA, MSG_DELSA, MSG_GETSA, MSG_NEWPOLICY, MSG_DELPOLICY, MSG_GETPOLICY = range(0x10, 0x16)
 MSG_ACQUIRE, MSG_EXPIRE, MSG_UPDPOLICY, MSG_UPDSA, MSG_MAPPING = 0x17, 0x18, 0x19, 0x1A, 0x26
 ATTR_ALG_AUTH, ATTR_ALG_CRYPT, ATTR_ENCAP, ATTR_TMPL = 1, 2, 4, 5
-ATTR_ALG_AEAD, ATTR_ALG_AUTH_TRUNC, ATTR_REPLAY_ESN_VAL = 18, 20, 23
+ATTR_ALG_AEAD, ATTR_ALG_AUTH_TRUNC, ATTR_MARK, ATTR_REPLAY_ESN_VAL, ATTR_SET_MARK, ATTR_SET_MARK_MASK = (
+    18,
+    20,
+    21,
+    23,
+    29,
+    30,
+)
 
 AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
 IPPROTO_ESP = 50
@@ -97,14 +106,14 @@ class Unspoken(Exception):
 # --- Security associations --------------------------------------------------------------------------------------------
 
 
-def write_sa(sa: SA) -> bytes:
-    """The body of NEWSA or UPDSA."""
+def write_sa(sa: SA, mark: int | None = None, *, any_selector: bool = False) -> bytes:
+    """The body of NEWSA or UPDSA.  `mark` is what its packets bear afterwards; None: what they bore before."""
     if sa.spi <= 255:
         # RFC 4303 s2.1: reserved, though the kernel would take it.
         raise Unspoken(f"SPI {sa.spi} is reserved")
     family = _family(sa.destination)
     flags = STATE_ESN if sa.suite.esn else 0
-    if _family(sa.selector.local.network_address) == family:
+    if _family(sa.selector.local.network_address) == family and not any_selector:
         selector = write_selector(sa.selector, sa.direction)
     else:
         # The kernel compares an SA's selector with the outer family; a tunnel between families leaves it to the policy.
@@ -120,6 +129,8 @@ def write_sa(sa: SA) -> bytes:
     if sa.encapsulation:
         ports = _big(sa.encapsulation.source_port, 2), _big(sa.encapsulation.destination_port, 2)
         body += attribute(ATTR_ENCAP, ENCAP.pack(UDP_ENCAP_ESPINUDP, *ports, bytes(16)))
+    if mark is not None:
+        body += attribute(ATTR_SET_MARK, U32.pack(mark)) + attribute(ATTR_SET_MARK_MASK, U32.pack(ALL_BITS))
     return body
 
 
@@ -231,15 +242,19 @@ def _read_lifetime(data: bytes) -> Lifetime:
 # --- Policies ---------------------------------------------------------------------------------------------------------
 
 
-def write_policy(policy: Policy, direction: int, ifindex: int = 0) -> bytes:
-    """The body of NEWPOLICY or UPDPOLICY.  With `ifindex`, for packets of that device only."""
+def write_policy(policy: Policy, direction: int, ifindex: int = 0, mark: int = 0) -> bytes:
+    """The body of NEWPOLICY or UPDPOLICY.  With `ifindex` or `mark`, for packets of that device or mark only."""
     selector = write_selector(policy.selector, policy.direction, ifindex)
     action = POLICY_BLOCK if policy.action is Action.BLOCK else POLICY_ALLOW
     body = POLICY_INFO.pack(
         selector, _write_lifetime(Lifetime(0, policy.lifetime)), bytes(USED.size), policy.priority, 0, direction,
         action, 0, 0,
     )  # fmt: skip
-    return body + (_write_template(policy) if policy.action is Action.PROTECT else b"")
+    return body + _write_mark(mark) + (_write_template(policy) if policy.action is Action.PROTECT else b"")
+
+
+def _write_mark(mark: int) -> bytes:
+    return attribute(ATTR_MARK, U32.pack(mark), U32.pack(ALL_BITS)) if mark else b""
 
 
 def _write_template(policy: Policy) -> bytes:
@@ -287,9 +302,15 @@ def read_policy(body: bytes) -> tuple[Policy, int]:
     return policy, ifindex
 
 
-def write_policy_id(selector: Selector, direction: Direction, number: int, ifindex: int = 0) -> bytes:
+def read_policy_mark(body: bytes) -> int:
+    """The mark of the packets that the policy in a NEWPOLICY speaks of; 0: of any."""
+    value = read_attributes(body[POLICY_INFO.size :]).get(ATTR_MARK)
+    return int(U32.unpack_from(value)[0]) if value else 0
+
+
+def write_policy_id(selector: Selector, direction: Direction, number: int, ifindex: int = 0, mark: int = 0) -> bytes:
     """The body of DELPOLICY."""
-    return POLICY_ID.pack(write_selector(selector, direction, ifindex), 0, number)
+    return POLICY_ID.pack(write_selector(selector, direction, ifindex), 0, number) + _write_mark(mark)
 
 
 def bypass(family: int, direction: int) -> bytes:
