@@ -204,9 +204,9 @@ class Peer:
     @property
     def starts_by_itself(self) -> bool:
         """Below the level in clear, nothing traps a packet: so the level is sought at once."""
-        if self.is_trap or self.rule.start is Start.WAIT:
+        if self.born or self.is_trap or self.rule.start is Start.WAIT:
             return False
-        return self.rule.start is Start.CONNECT or (self._some_clear and not self.born)
+        return self.rule.start is Start.CONNECT or self._some_clear
 
     @property
     def _some_clear(self) -> bool:

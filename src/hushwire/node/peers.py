@@ -50,6 +50,8 @@ class Peers:
         self._number = number
         self._by_reqid: dict[int, Peer] = {}
         self._by_name: dict[str, Peer] = {}
+        self._configured: list[Peer] = []
+        """Those that rules call by name or address."""
         self._born = 0
         self._synthetic = SyntheticAddresses()
         groups = self.rulebook.groups
@@ -59,7 +61,9 @@ class Peers:
             # Names without end make no peer by themselves, nor does what wants nothing protected.
             if rule.require is Assurance.CLEAR or refuses(rules) or (rule.many and rule.name is not None):
                 continue
-            self._add(position, rules, str(rule.peer))
+            peer = self._add(position, rules, str(rule.peer))
+            if not peer.is_trap:
+                self._configured.append(peer)
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(list(self._by_reqid.values()))
@@ -73,7 +77,9 @@ class Peers:
 
     def claiming(self, identity: Identity, remote: IPAddress) -> Peer | None:
         """The peer that says it is `identity`; of several names for one, the one that has policies there."""
-        peers = (peer for peer in self._by_reqid.values() if not (peer.is_trap or peer.is_alias))
+        # Of those that rules about many brought in there may be thousands, each known by its own name only.
+        born = self._by_name.get(str(identity))
+        peers = (*self._configured, *([born] if born is not None and born.born and not born.is_alias else ()))
         found = [peer for peer in peers if identity in peer.identities]
         return max(found, key=lambda peer: any(remote in key[0].remote for key in peer.policies), default=None)
 
