@@ -222,7 +222,9 @@ class Guard:
         """Whether a rule permits clear there: its own, and what there is about the address; names only tighten."""
         remote = selector.remote.network_address
         about = self._rulebook.for_address(remote) or ()
-        of_address = rules[0].name is None if rules is not self._of_many else bool(about)
+        # The narrowest counts: one about another prefix, or a wider one, has nothing to say here.
+        mine = rules[0].peer == selector.remote or self._rulebook.group_of(remote) == rules
+        of_address = bool(about) if rules is self._of_many else rules[0].name is None and mine
         if of_address and self._says_clear(about if rules is self._of_many else rules, selector):
             return
         if not self._rulebook.permits_clear(selector):
