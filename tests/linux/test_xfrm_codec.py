@@ -1,5 +1,6 @@
 """XFRM's structures on octets: their sizes are the kernel's, values survive, and what is not ours is told so."""
 
+import sys
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
@@ -173,3 +174,21 @@ def test_events() -> None:
     told = codec.read_event(Message(codec.MSG_MAPPING, 0, 0, moved))
     assert told == Mapping(name, Endpoint(ip_address("203.0.113.9"), 1024))
     assert codec.read_event(Message(0x7F, 0, 0, b"")) is None
+
+
+@pytest.mark.parametrize("mark", [0, 0x6877_0001])
+def test_marks(mark: int) -> None:
+    """A policy's is that of its packets; an SA's is what its packets bear afterwards, and 0 takes theirs away."""
+    policy = Policy(Selector.between(HERE, THERE), Direction.OUT, Action.PROTECT, 11, 9)
+    body = codec.write_policy(policy, codec.POLICY_OUT, 0, mark)
+    assert codec.read_policy(body) == (policy, 0)
+    assert codec.read_policy_mark(body) == mark
+    found = codec.read_attributes(codec.write_sa(sa(), mark)[codec.SA_INFO.size :])
+    assert found[29] == mark.to_bytes(4, sys.byteorder)
+    assert found[30] == b"\xff" * 4
+    assert not {29, 30} & codec.read_attributes(codec.write_sa(sa())[codec.SA_INFO.size :]).keys()
+
+
+def test_an_sa_may_leave_selectors_to_the_policies() -> None:
+    body = codec.write_sa(sa(), any_selector=True)
+    assert codec.read_sa(body, (HERE,)).selector == Selector(ip_network("0.0.0.0/0"), ip_network("0.0.0.0/0"))
