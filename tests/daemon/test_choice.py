@@ -1,4 +1,4 @@
-"""Which plane a configuration gets, where it needs one in particular."""
+"""Which plane a configuration gets, where it needs what not every kernel has."""
 
 import io
 
@@ -8,27 +8,35 @@ from hushwire.config import Addressing, Config, PlaneChoice, Rule
 from hushwire.config.model import Host
 from hushwire.daemon import parent
 from hushwire.daemon.log import Log
+from hushwire.linux.kernel import EspSupport
 
 
 @pytest.fixture(autouse=True)
-def a_kernel_with_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+def a_kernel_with_esp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parent, "_may_administer", lambda: True)
-    monkeypatch.setattr(parent, "has_esp", lambda: True)
+    monkeypatch.setattr(parent, "has_esp", lambda: EspSupport(""))
     monkeypatch.setattr(parent, "esp_warning", lambda: None)
+    monkeypatch.setattr(parent, "why_not", lambda: "")
 
 
-def choose(plane: PlaneChoice, addressing: Addressing) -> PlaneChoice:
+def choose(plane: PlaneChoice, addressing: Addressing) -> tuple[PlaneChoice, str]:
     config = Config(Host("a.example", plane=plane), rules=(Rule("*.example", addressing=addressing),))
-    return parent._choose_plane(config, Log("parent", io.StringIO()))
+    log = io.StringIO()
+    return parent._choose_plane(config, Log("parent", log)), log.getvalue()
 
 
-def test_synthetic_addresses_take_the_userspace_plane() -> None:
-    assert choose(PlaneChoice.AUTO, Addressing.SYNTHETIC) is PlaneChoice.USERSPACE
-    assert choose(PlaneChoice.AUTO, Addressing.REAL) is PlaneChoice.KERNEL
-    assert choose(PlaneChoice.USERSPACE, Addressing.SYNTHETIC) is PlaneChoice.USERSPACE
+@pytest.mark.parametrize("addressing", list(Addressing))
+def test_a_kernel_that_can_is_taken(addressing: Addressing) -> None:
+    assert choose(PlaneChoice.AUTO, addressing)[0] is PlaneChoice.KERNEL
+    assert choose(PlaneChoice.KERNEL, addressing)[0] is PlaneChoice.KERNEL
+    assert choose(PlaneChoice.USERSPACE, addressing)[0] is PlaneChoice.USERSPACE
 
 
-def test_where_the_kernel_is_asked_for_they_are_refused() -> None:
-    assert choose(PlaneChoice.KERNEL, Addressing.REAL) is PlaneChoice.KERNEL
-    with pytest.raises(parent.CannotStart, match=r'"synthetic" needs host\.plane = "userspace"'):
+def test_without_a_packet_filter_synthetic_addresses_take_the_userspace_plane(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parent, "why_not", lambda: "no packet filter")
+    chosen, said = choose(PlaneChoice.AUTO, Addressing.SYNTHETIC)
+    assert chosen is PlaneChoice.USERSPACE
+    assert "userspace, since it cannot have synthetic addresses here: no packet filter" in said
+    assert choose(PlaneChoice.AUTO, Addressing.REAL)[0] is PlaneChoice.KERNEL
+    with pytest.raises(parent.CannotStart, match="synthetic addresses here: no packet filter; take"):
         choose(PlaneChoice.KERNEL, Addressing.SYNTHETIC)

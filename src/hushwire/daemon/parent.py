@@ -31,6 +31,7 @@ from hushwire.daemon.entropy import SystemEntropy
 from hushwire.daemon.guard import Forbidden, Guard, Request
 from hushwire.daemon.listener import open_sockets
 from hushwire.daemon.log import Log
+from hushwire.daemon.synthetic import Names, why_not
 from hushwire.daemon.unbound import Configuration, UnboundError
 from hushwire.events import Notice, ReadKey, Refused, Stop
 from hushwire.linux import sandbox
@@ -42,6 +43,7 @@ from hushwire.linux.sockets import UdpSocket, raw_socket, shared_nat_t
 from hushwire.linux.tun import Tun
 from hushwire.linux.xfrm import Xfrm
 from hushwire.node import Node, Secrets
+from hushwire.node.peer import REQID_BASE
 from hushwire.node.rulebook import Rulebook
 from hushwire.timers import Now
 
@@ -80,6 +82,8 @@ class Descriptors:
     raw: list[socket.socket]
     """For the plane worker: to send in clear what it held."""
     barrier: barrier.Barrier | None
+    names: Names | None
+    """With the kernel plane, where a rule has synthetic addresses."""
     control: socket.socket
     listen: list[socket.socket]
     """For the resolver: where programs ask for names."""
@@ -185,7 +189,7 @@ class Parent:
         ike: list[UdpSocket] = []
         esp: list[UdpSocket] = []
         raw: list[socket.socket] = []
-        tun = stands = None
+        tun = stands = names = None
         try:
             ipv6 = Path("/proc/net/if_inet6").exists()
             for version in (4, 6) if ipv6 else (4,):
@@ -202,16 +206,18 @@ class Parent:
                         raw.append(raw_socket(version))
             for sock in ike + esp:
                 sock.bypass_xfrm()
-            names = open_sockets(self._config.dns.listen)
+            listen = open_sockets(self._config.dns.listen)
             listener = control.listen(Path(host.control))
             if esp:
                 tun = Tun("hushwire%d", mtu=planes.TUN_MTU)
                 with Routes() as routes:
                     routes.change_link(tun.index, up=True, queue=planes.TUN_QUEUE)
                 stands = barrier.Barrier(tun, (host.port, host.nat_port), ipv6=ipv6)
+            elif _has_synthetic(self._config):
+                names = Names(planes.TUN_MTU, _reqids_of_real(self._config))
         except (OSError, NetlinkError, control.SocketInUse) as error:
             raise CannotStart(_said(error)) from None
-        return Descriptors(ike, esp, tun, raw, stands, listener, names)
+        return Descriptors(ike, esp, tun, raw, stands, names, listener, listen)
 
     def _keep_first_packets(self) -> None:
         """Have the kernel hold the packet that raises an Acquire, and raise another soon if nobody acted on it."""
@@ -288,7 +294,7 @@ class Parent:
     def _start_plane(self, children: Children) -> tuple[planes.Plane, socket.socket | None]:
         """The plane, and the node's end of the channel by which a worker tells its news."""
         if self._open.tun is None or self._open.barrier is None:
-            return planes.KernelPlane(self._passing), None
+            return planes.KernelPlane(self._passing, self._open.names), None
         tun, raw, sockets = self._open.tun, self._open.raw, [sock.socket for sock in self._open.esp]
         parent_plane, plane_parent = pair()
         node_plane, plane_node = pair()
@@ -520,24 +526,30 @@ def _choose_plane(config: Config, log: Log) -> PlaneChoice:
     if not _may_administer():
         raise CannotStart("hushwire needs CAP_NET_ADMIN to protect packets; run it as root")
     wanted = config.host.plane
-    synthetic = any(rule.addressing is Addressing.SYNTHETIC for rule in config.rules)
-    if synthetic and wanted is PlaneChoice.KERNEL:
-        raise CannotStart('addressing: "synthetic" needs host.plane = "userspace"; or take "auto"')
-    if synthetic and wanted is PlaneChoice.AUTO:
-        log.line("plane: userspace, since a rule has synthetic addresses")
-        return PlaneChoice.USERSPACE
-    support = has_esp() if wanted is not PlaneChoice.USERSPACE else None
-    if wanted is PlaneChoice.KERNEL and not support:
-        raise CannotStart(f'host.plane: "kernel", but {support.reason if support else ""}; take "userspace" or "auto"')
-    chosen = PlaneChoice.KERNEL if support else PlaneChoice.USERSPACE
+    if wanted is PlaneChoice.USERSPACE:
+        return wanted
+    reason = has_esp().reason
+    if not reason and _has_synthetic(config) and (reason := why_not()):
+        reason = f"it cannot have synthetic addresses here: {reason}"
+    if wanted is PlaneChoice.KERNEL and reason:
+        raise CannotStart(f'host.plane: "kernel", but {reason}; take "userspace" or "auto"')
+    chosen = PlaneChoice.USERSPACE if reason else PlaneChoice.KERNEL
     if wanted is PlaneChoice.AUTO:
-        log.line(
-            f"plane: {chosen.value}" + (f", since {support.reason}" if support is not None and not support else "")
-        )
+        log.line(f"plane: {chosen.value}" + (f", since {reason}" if reason else ""))
     warning = esp_warning() if chosen is PlaneChoice.KERNEL else None
     if warning:
         log.line(f"! {warning}")
     return chosen
+
+
+def _reqids_of_real(config: Config) -> frozenset[int]:
+    """Of the peers that the configuration names, and that programs know by their own addresses."""
+    groups = enumerate(Rulebook(config.rules).groups, REQID_BASE + 1)
+    return frozenset(reqid for reqid, group in groups if group[0].addressing is Addressing.REAL)
+
+
+def _has_synthetic(config: Config) -> bool:
+    return any(rule.addressing is Addressing.SYNTHETIC for rule in config.rules)
 
 
 def _may_administer() -> bool:

@@ -105,6 +105,8 @@ class KernelPlane:
         """`names`: where a rule has synthetic addresses."""
         self._xfrm = Xfrm()
         self._names = names
+        if names is not None:
+            names.forget()
         self._events = XfrmEvents()
         self._passing = passing
         passing.orphan()

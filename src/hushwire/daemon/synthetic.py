@@ -11,8 +11,9 @@ Whatever of it is taken away, what is left lets no packet for S out: the TUN swa
 
 from collections.abc import Container
 from dataclasses import replace
+from pathlib import Path
 
-from hushwire.linux.nft import Nft
+from hushwire.linux.nft import Nft, NftError
 from hushwire.linux.route import Route, Routes
 from hushwire.linux.tun import Tun
 from hushwire.linux.xfrm import Xfrm
@@ -33,6 +34,15 @@ _QUOTED = {4: "@th,192,32 & 0xfffe0000 == 0xc6120000", 6: "@th,256,64 == 0xfd687
 """ICMP errors about packets to a synthetic address, of which there are none on any wire."""
 
 
+def why_not() -> str:
+    """What keeps this system from it; empty: nothing does."""
+    try:
+        Nft().run(*_rules(trial := TABLE + "_trial"), f"delete table {trial}")
+    except NftError as error:
+        return str(error)
+    return "" if Path("/dev/net/tun").exists() else "/dev/net/tun: there is none"
+
+
 class Names:
     """What stands in the kernel for policies whose remote address is synthetic.  Needs CAP_NET_ADMIN."""
 
@@ -45,8 +55,15 @@ class Names:
         self._sink = sink.index
         sink.close()
         self._routes.change_link(self._sink, up=True)
-        # The names of an earlier run go: first the way there, then what protected it.
-        self._nft.run(f"add table {TABLE}", f"delete table {TABLE}", *_rules())
+        self.forget()
+
+    def forget(self) -> None:
+        """Take all away: first the ways there, then what protected them.
+
+        Whoever gave out the addresses and reqids is gone, and who comes next gives the same ones to others.
+        """
+        self._held.clear()
+        self._nft.run(f"add table {TABLE}", f"delete table {TABLE}", *_rules(TABLE))
         for found in self._xfrm.policies():
             to_one = is_synthetic(found.policy.selector.remote.network_address)
             if found.mark or (to_one and found.policy.action is not Action.BLOCK):
@@ -94,20 +111,20 @@ class Names:
         self._xfrm.install_sa(sa, (0 if out else sa.reqid) if bound else None, any_selector=bound and not out)
 
 
-def _rules() -> list[str]:
-    commands = [f"add table {TABLE}"]
+def _rules(table: str) -> list[str]:
+    commands = [f"add table {table}"]
     for version, (_, kind) in _FAMILIES.items():
         commands += [
-            f"add map {TABLE} mark{version} {{ type {kind} : mark; }}",
-            f"add map {TABLE} real{version} {{ type {kind} : {kind}; }}",
-            f"add map {TABLE} made{version} {{ type mark . {kind} : {kind}; }}",
+            f"add map {table} mark{version} {{ type {kind} : mark; }}",
+            f"add map {table} real{version} {{ type {kind} : {kind}; }}",
+            f"add map {table} made{version} {{ type mark . {kind} : {kind}; }}",
         ]
     for chain, what in (
         ("prerouting", "type filter hook prerouting priority -350;"),
         ("output", "type route hook output priority 300;"),
         ("postrouting", "type filter hook postrouting priority 300;"),
     ):
-        commands.append(f"add chain {TABLE} {chain} {{ {what} }}")
+        commands.append(f"add chain {table} {chain} {{ {what} }}")
     for version, (ip, _) in _FAMILIES.items():
         pool = POOLS[version]
         rules = (
@@ -120,9 +137,9 @@ def _rules() -> list[str]:
             f"output meta mark set {ip} daddr map @mark{version} {ip} daddr set {ip} daddr map @real{version}",
             f'postrouting {ip} daddr {pool} oifname != "{DEVICE}" drop',
         )
-        commands += [f"add rule {TABLE} {rule}" for rule in rules]
+        commands += [f"add rule {table} {rule}" for rule in rules]
     # A name's packet without a policy of its own.  ESP bears no mark.
-    commands.append(f"add rule {TABLE} postrouting meta mark and 0xffff0000 == 0x68770000 rt ipsec missing drop")
+    commands.append(f"add rule {table} postrouting meta mark and 0xffff0000 == 0x68770000 rt ipsec missing drop")
     return commands
 
 
