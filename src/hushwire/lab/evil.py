@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,6 +32,7 @@ from dns.name import Name
 from dns.rdatatype import RdataType
 
 from hushwire.crypto.keys import PublicKey
+from hushwire.lab import authority
 from hushwire.lab.authority import TTL, Authority, Zone, absolute
 from hushwire.lab.defects import DEFECTS, Defect, Exchange
 from hushwire.names.ipseckey import KeyRecord, generic, write_record
@@ -276,6 +278,18 @@ class EvilProcess(Publisher):
         """As EvilWorld's."""
         self._do("behave", name)
 
+    def start(self) -> None:
+        """As EvilWorld's; it has been done once."""
+        self._do("start")
+
+    def stop(self) -> None:
+        """As EvilWorld's."""
+        self._do("stop")
+
+    def shift_clock(self, seconds: float) -> None:
+        """Sign at a time that is so far from ours: as if it were us whose clock is wrong by that, the other way."""
+        self._do("shift_clock", seconds)
+
     def _do(self, *command: object) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command) + "\n")
@@ -298,7 +312,9 @@ def main(address: str, port: int, folder: Path) -> None:
             match json.loads(line):
                 case ["misbehave", name, defects, types, delay]:
                     world.misbehave(name, *(DEFECTS[defect] for defect in defects), types=types, delay=delay)
-                case [("set" | "add_zone" | "behave") as verb, *arguments]:
+                case ["shift_clock", seconds]:
+                    authority.clock = partial(_shifted, seconds)
+                case [("set" | "add_zone" | "behave" | "start" | "stop") as verb, *arguments]:
                     getattr(world, verb)(*arguments)
                 case other:
                     raise ValueError(f"no command: {other}")
@@ -324,6 +340,10 @@ def _sockets(address: str, port: int) -> tuple[socket.socket, socket.socket]:
         else:
             return datagrams, connections
     raise OSError("no port is free for both UDP and TCP")
+
+
+def _shifted(seconds: float) -> float:
+    return time.time() + seconds
 
 
 def _send(sock: socket.socket, answer: bytes, asker: object) -> None:

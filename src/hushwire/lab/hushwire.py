@@ -17,6 +17,7 @@ from hushwire.daemon.control import ControlError, ask
 from hushwire.lab.namespaces import Host, end
 from hushwire.lab.peer import DEFAULT, Connection, Mode, PeerChildSA, PeerIkeSA, Proposal, eventually
 
+MAIN = "from hushwire.__main__ import main\nmain()"
 START = 30.0
 """Seconds until it must answer: in a User-Mode Linux kernel, Python is slow to start."""
 
@@ -24,9 +25,13 @@ START = 30.0
 class Hushwire:
     """A context manager: inside it the daemon runs in a host."""
 
-    def __init__(self, host: Host, config: str, key: PrivateKey | None = None) -> None:
-        """`config` is TOML in which {folder} stands for the daemon's own folder, with host.key and control in it."""
+    def __init__(self, host: Host, config: str, key: PrivateKey | None = None, *, without: str = "") -> None:
+        """`config` is TOML in which {folder} stands for the daemon's own folder, with host.key and control in it.
+
+        `without`: Python that takes a guard out before it starts, for a control run in which an attack succeeds.
+        """
         self.host = host
+        self._program = ("-c", f"{without}\n{MAIN}") if without else ("-m", "hushwire")
         # To the end of the run, so that a test can still read the log of what it has stopped.
         self.folder = Path(tempfile.mkdtemp(prefix=f"hushwire-{host.name}-"))
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
@@ -46,7 +51,7 @@ class Hushwire:
 
     def __enter__(self) -> Self:
         with self.log.open("a") as log:
-            command = (sys.executable, "-m", "hushwire", "run", str(self.config))
+            command = (sys.executable, *self._program, "run", str(self.config))
             self._process = self.host.start(*command, stdout=log, stderr=log)
         if not eventually(lambda: self._process is None or self._process.poll() is not None or self._answers(), START):
             self._end()

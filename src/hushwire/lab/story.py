@@ -9,12 +9,15 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Generic, Self, TypeVar
 
-from hushwire.crypto.keys import PublicKey
+from hushwire.crypto.keys import PrivateKey, PublicKey
 from hushwire.lab.dns import SignedWorld
+from hushwire.lab.evil import EvilProcess
 from hushwire.lab.hushwire import Hushwire
 from hushwire.lab.namespaces import Host, Topology
 from hushwire.lab.peer import eventually
@@ -27,9 +30,10 @@ LISTENER = "127.0.0.153"
 """Where a host's own hushwire answers its programs."""
 REVERSE = ("2.0.192.in-addr.arpa", "8.b.d.0.1.0.0.2.ip6.arpa")
 """Signed zones of the lab's addresses."""
+World = TypeVar("World", SignedWorld, EvilProcess)
 
 
-class Story:
+class Hosts(ABC, Generic[World]):
     """A context manager: the hosts, the DNS and the relay.  Daemons are started by hire()."""
 
     def __init__(self, *names: str, plane: str = "auto") -> None:
@@ -39,14 +43,16 @@ class Story:
         self._numbers = itertools.count(1)
         self.daemons: dict[str, Hushwire] = {}
 
-    def __enter__(self) -> "Story":
+    @abstractmethod
+    def _world(self, dns: Host) -> World:
+        """Who is asked for names."""
+
+    def __enter__(self) -> Self:
         try:
             self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="hushwire-story-")))
             self.topology = self._stack.enter_context(Topology((*self._names, "dns")))
             self.relay = self._stack.enter_context(Relay(self.topology))
-            dns = self.topology["dns"]
-            zones = ("example", "alice.example", "bob.example", *REVERSE)
-            self.world = self._stack.enter_context(SignedWorld(str(dns.v4), 53, zones, prefix=dns.prefix))
+            self.world: World = self._stack.enter_context(self._world(self.topology["dns"]))
         except BaseException:
             self._stack.close()
             raise
@@ -60,10 +66,16 @@ class Story:
 
     # --- hosts ---
 
-    def hire(self, name: str, rules: str, *, dns: str = "", start: bool = True, publish: bool = True) -> Hushwire:
-        """hushwire on a host, with these rules; `dns`: more of that table.  Its name is published with its key."""
+    def hire(
+        self, name: str, rules: str, *, dns: str = "", start: bool = True, publish: bool = True,
+        key: PrivateKey | None = None, without: str = "",
+    ) -> Hushwire:  # fmt: skip
+        """hushwire on a host, with these rules; `dns`: more of that table.  Its name is published with its key.
+
+        `without`: statements that take a guard out before it starts, for the control of an attack.
+        """
         host = self[name]
-        daemon = Hushwire(host, self.config(name, rules, dns))
+        daemon = Hushwire(host, self.config(name, rules, dns), key, without=without)
         self.daemons[name] = daemon
         if publish:
             self.world.publish(f"{name}.example", [host.v4, host.v6], [daemon.key.public])
@@ -182,3 +194,18 @@ forward = ["{self.world.forward}"]
         """Frames in which the relay found any of these."""
         report = self.relay.report()
         return sum(report.seen(canary.encode()) for canary in canaries)
+
+
+class Story(Hosts[SignedWorld]):
+    """With an honest DNS."""
+
+    def _world(self, dns: Host) -> SignedWorld:
+        zones = ("example", "alice.example", "bob.example", *REVERSE)
+        return SignedWorld(str(dns.v4), 53, zones, prefix=dns.prefix)
+
+
+class EvilStory(Hosts[EvilProcess]):
+    """With a DNS that lies when it is told to; nothing is between it and the hosts, so it is as well on their path."""
+
+    def _world(self, dns: Host) -> EvilProcess:
+        return EvilProcess(str(dns.v4), 53, prefix=dns.prefix)
