@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from hushwire.config import Rule, Start
+from hushwire.config import Group, Rule, Start
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
-from hushwire.events import Answered, Asked, Capture, InstallPolicy, Outcome, Release, Verdict
+from hushwire.events import Answered, Asked, Capture, Connect, InstallPolicy, Outcome, Release, Verdict
 from hushwire.names.allow import PER_SOURCE, AllowList, Pace
 from hushwire.node import peers as peers_module
 from hushwire.node import policies as policies_module
 from hushwire.node.capture import ASK_LIMIT, LONGEST, OTHER_FAMILY, RETRY
-from hushwire.node.idle import GRACE, HELD_FOR
-from hushwire.node.peer import FALL_AFTER, Peer
+from hushwire.node.idle import GRACE
+from hushwire.node.peer import FALL_AFTER, HELD_FOR, Peer
 from hushwire.policy.spd import Action
 from hushwire.timers import NEVER
 
@@ -368,6 +368,21 @@ def test_a_peer_that_roams_is_where_it_spoke_from(make_net: Any) -> None:
     assert net.packet(alice, MOVED) is Action.PROTECT
 
 
+def test_where_a_peer_that_roams_was_long_ago_it_is_no_more(make_net: Any) -> None:
+    net = make_net()
+    alice = net.host("alice", Rule("*.example", roams=True), ask=("*.example",))
+    bob = net.host("bob", named("alice", start=Start.CONNECT))
+    net.zone["bob.example"] = ((), (KEY["bob"].public,))
+    places = [ip_address(f"192.0.2.{number}") for number in range(200, 206)]
+    for place in places:
+        bob.addresses = (place,)
+        net.start()
+        net.wait(HELD_FOR / 3)
+    standing = {policy.selector.remote.network_address for policy in alice.spd.values()}
+    assert places[-1] in standing
+    assert not standing & set(places[:2])
+
+
 @pytest.mark.parametrize("guard", ["in", "out"])
 def test_an_address_that_another_host_got_is_its_own(asking: Any, guard: str, monkeypatch: Any) -> None:
     """Bob moved, and Carol has his old address: what he proved there once does not keep her out."""
@@ -409,6 +424,27 @@ def test_no_room_for_more(asking: Any, monkeypatch: Any) -> None:
     numbers = [net.look_up(alice, f"n{number}.example") for number in range(3)]
     assert [number in alice.releases for number in numbers] == [False, False, True]
     assert alice.releases[numbers[2]].verdict is Verdict.REFUSE
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_names_without_keys_make_room(asking: Any, guard: str, monkeypatch: Any) -> None:
+    """ATTACKS row 45: a web page has a program ask for names without end."""
+    monkeypatch.setattr(peers_module, "MOST_BORN", 32)
+    if guard == "out":
+        monkeypatch.setattr(peers_module.Peers, "_make_room", lambda self: None)
+    net = asking()
+    alice = net.hosts["alice"]
+    for number in range(100):
+        assert net.told(alice, f"n{number}.example").verdict is Verdict.REFUSE
+    assert (net.told(alice, "bob.example").verdict is Verdict.ONLY) is (guard == "in")
+
+
+def test_what_a_rule_blocks_is_not_connected_to(asking: Any) -> None:
+    net = asking(Rule("*.example", group=Group.BLOCK))
+    alice = net.hosts["alice"]
+    net.ask(alice, Connect, "bob.example")
+    assert not alice.replies[net.requests].ok
+    assert "blocks" in alice.replies[net.requests].text
 
 
 # --- unbound's hook ---

@@ -123,7 +123,7 @@ def judge(
         return Told(Verdict.PASS, min(LONGEST, unbound.ttl))
     ttl = min(LONGEST, lookup.binding.ttl if lookup is not None and lookup.binding is not None else LONGEST)
     standing = peer.standing(own)
-    if standing and not pending and (not peer.needs_proof or set(map(peer.real, standing)) & peer.proven):
+    if standing and not pending and (not peer.needs_proof or peer.proven.keys() & set(map(peer.real, standing))):
         found = {address.version for address in standing}
         partial = any(a.version not in found and any(b.version == a.version for b in own) for a in peer.addresses)
         return Told(Verdict.ONLY, min(ttl, RETRY) if partial else ttl, standing, partial=partial)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from hushwire.events import Count, Counted, Effect, Refused
 from hushwire.node.capture import LONGEST
-from hushwire.node.peer import Peer
+from hushwire.node.peer import HELD_FOR, Peer
 from hushwire.node.peers import Peers
 from hushwire.node.policies import Policies
 from hushwire.node.seeking import Seeking
@@ -13,9 +13,6 @@ from hushwire.timers import Now
 
 GRACE = 30.0
 """Seconds that a peer outlives the last answer that a program got."""
-HELD_FOR = 3660.0
-"""Seconds that policies which permit no clear outlive it: whoever kept the address for longer has had his time.  The
-guard counts an hour, from a little later on: were it asked too soon, the policy would stay for good."""
 
 
 class Idle:

@@ -54,7 +54,7 @@ from hushwire.node.claims import Claims
 from hushwire.node.commands import Commands
 from hushwire.node.idle import Idle
 from hushwire.node.peer import Peer
-from hushwire.node.peers import Crowded, Peers, Secrets
+from hushwire.node.peers import Blocked, Crowded, Peers, Secrets
 from hushwire.node.policies import Policies
 from hushwire.node.rulebook import permits_clear, refuses
 from hushwire.node.seeking import Seeking
@@ -200,6 +200,8 @@ class Node:
             self._start(peer, now)
         if peer.idle_at <= now.monotonic:
             self._idle.look(peer, now)
+            for sa in self._seeking.sas_of(peer) if peer.asleep else ():
+                self.ike.delete(sa, now)
 
     # --- names ---
 
@@ -491,8 +493,11 @@ class Node:
     def _proved(self, sa: IkeSA, now: Now) -> None:
         """It has proved its key: policies may stand there."""
         peer = self._seeking.peer_of(sa)
-        if peer is not None and peer.proved(sa.remote.address):
+        if peer is not None and peer.proved(sa.remote.address, now.monotonic):
             self._seeking.proved(sa)
+            stands = [other.remote.address for other in self._seeking.standing(peer)]
+            for place in peer.forget_places(stands, now.monotonic):
+                self._policies.leave(peer, place)
             self._policies.sync(peer, now)
 
     def _established(self, sa: IkeSA, now: Now) -> None:
@@ -537,7 +542,7 @@ class Node:
     def _connect(self, request: int, name: str, now: Now) -> None:
         try:
             peer = self.peers.by_name(name.rstrip(".").lower()) or self.peers.called(host_name(name))
-        except (BadName, Crowded) as error:
+        except (BadName, Crowded, Blocked) as error:
             self._effects.append(Reply(request, False, str(error)))
             return
         self._idle.used(peer, now.monotonic)

@@ -33,6 +33,10 @@ FALL_AFTER = 3.0
 LEAVING = 10.0
 """Seconds that SAs may stand at an address that a name has left."""
 
+HELD_FOR = 3660.0
+"""Seconds that policies which permit no clear outlive their use, of a peer that a rule about many brought in or that
+roams: whoever kept the address for longer has had his time.  The guard counts an hour, from a little later."""
+
 SHUNT_LIFE = 120
 """Seconds until a plane drops a policy that lets packets go in clear, unless it is told again."""
 
@@ -74,8 +78,8 @@ class Peer:
     """Connect commands that wait for an answer."""
     born: bool = False
     """Made by a rule about many, when there was reason to; it goes when there is none any more."""
-    proven: set[IPAddress] = field(default_factory=set)
-    """Where it has proved its key to us."""
+    proven: dict[IPAddress, float] = field(default_factory=dict)
+    """Where it has proved its key to us, and the monotonic time at which it last did."""
     synthetic: dict[IPAddress, IPAddress] = field(default_factory=dict)
     """What programs are told in place of each of its addresses; empty unless its rule says so."""
     used_at: float = 0.0
@@ -418,11 +422,20 @@ class Peer:
         self.last_failure, self.failures, self.not_before, self.reached = "", 0, 0.0, True
         self.fallen, self.fall_at = False, NEVER
 
-    def proved(self, where: IPAddress) -> bool:
+    def proved(self, where: IPAddress, now: float) -> bool:
         """Its key was proved there; whether that is news."""
         known = where in self.proven
-        self.proven.add(where)
+        self.proven[where] = now
         return not known
+
+    def forget_places(self, stands: Collection[IPAddress], now: float) -> list[IPAddress]:
+        """Where one that roams was so long ago that somebody else may be there, and where nothing `stands`."""
+        if not self.rule.roams:
+            return []
+        gone = [place for place, when in self.proven.items() if place not in stands and when + HELD_FOR <= now]
+        for place in gone:
+            del self.proven[place]
+        return gone
 
 
 def nearest(own: Iterable[IPAddress], remote: IPAddress) -> IPAddress | None:

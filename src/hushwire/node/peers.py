@@ -38,6 +38,10 @@ class Crowded(Exception):
     """There is no room for one more peer."""
 
 
+class Blocked(Exception):
+    """A rule lets nothing through."""
+
+
 class Peers:
     """The register.  Numbers, and so reqids, are the peers' own for as long as they are here."""
 
@@ -94,8 +98,10 @@ class Peers:
         return None
 
     def called(self, name: str) -> Peer:
-        """The peer of a name, whom `hushwire connect` may name without a rule.  Raises Crowded."""
+        """The peer of a name, whom `hushwire connect` may name without a rule.  Raises Crowded, Blocked."""
         rules = self.rulebook.for_name(name)
+        if rules is not None and refuses(rules):
+            raise Blocked(f"{name}: a rule blocks it")
         return self._by_name.get(name) or self._bear((Rule(name),) if rules is None else rules)
 
     def of_name(self, name: str, rules: Rules) -> Peer:
@@ -124,12 +130,27 @@ class Peers:
 
     def _bear(self, rules: Rules) -> Peer:
         if self._born >= MOST_BORN:
+            self._make_room()
+        if self._born >= MOST_BORN:
             raise Crowded(f"more than {MOST_BORN} peers at once")
         number = next(number for number in self._free if REQID_BASE + number not in self._by_reqid)
         self._born += 1
         peer = self._add(number, rules, self._pattern_of(rules[0]))
         peer.born = True
         return peer
+
+    def _make_room(self) -> None:
+        """Names without a key are only remembered, so as not to be asked for again: of them, the least used go.
+
+        Else whoever has a program ask for random names would keep all others out (ATTACKS row 45).
+        """
+        spare = [
+            peer for peer in self._by_reqid.values()
+            if peer.born and not peer.policies and peer.lookup is not None and peer.lookup.binding is None
+            and not peer.lookup.asking
+        ]  # fmt: skip
+        for peer in sorted(spare, key=lambda peer: peer.used_at)[: MOST_BORN // 16]:
+            self.forget(peer)
 
     def _pattern_of(self, made_out: Rule) -> str:
         """What the configuration calls those whom a rule is about, that is made out to one of them here."""

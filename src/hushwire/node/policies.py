@@ -8,6 +8,7 @@ from hushwire.node.peers import Peers
 from hushwire.policy.sad import Direction
 from hushwire.policy.selector import Selector
 from hushwire.timers import NEVER, Now
+from hushwire.wire.address import IPAddress, host_network
 
 REFRESH = SHUNT_LIFE / 2
 """Seconds after which a plane is told again of what would otherwise end by itself."""
@@ -61,6 +62,10 @@ class Policies:
     def withdraw(self, peer: Peer) -> None:
         """Nobody needs the peer any more."""
         self._delete(peer, list(peer.policies))
+
+    def leave(self, peer: Peer, place: IPAddress) -> None:
+        """The peer is there no more, for so long that it will not be taken for it."""
+        self._delete(peer, [key for key in peer.policies if key[0].remote == host_network(place)])
 
     def pending(self, peer: Peer) -> bool:
         """Whether a policy of the peer's has been asked for and not been confirmed."""
