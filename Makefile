@@ -1,6 +1,6 @@
 # Everything one does with a checkout.  `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check static format sim bench lock clean
+.PHONY: help demo test qemu check static format sim bench lock clean
 bin := .venv/bin
 
 help: ## show this list
@@ -12,6 +12,9 @@ demo: ready-demo ## the story end to end on this machine: two hosts that know on
 
 test: ready-test ## every test: fast, then in network namespaces, then in a User-Mode Linux kernel
 	@tools/test.sh fast lab uml
+
+qemu: ready-test ## synthetic addresses with the kernel plane, in the distribution's own kernel: some minutes, needs virtme-ng
+	@tools/names-in-the-kernel.sh
 
 check: static ## what to run before a commit: format, lint, types, layers, file sizes, fast tests
 	@tools/test.sh fast

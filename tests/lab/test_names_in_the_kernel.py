@@ -87,6 +87,21 @@ def test_what_is_left_lets_nothing_out(lab: Lab) -> None:
     assert lab.leaves(lab.real)
 
 
+def test_the_userspace_plane_takes_it_away(lab: Lab) -> None:
+    """But for the block of the pools."""
+    end(lab.plane)
+    others = ("src", "203.0.113.1", "dst", "203.0.113.2", "dir", "out", "mark", "7")
+    lab.alice.run("ip", "xfrm", "policy", "add", *others)
+    program = "from hushwire.daemon.synthetic import Xfrm, take_away; take_away(Xfrm())"
+    for _ in range(2):
+        lab.alice.run(sys.executable, "-c", program)
+    assert not any(lab.leaves(address) for address in lab.made)
+    assert lab.leaves(lab.real)
+    assert re.findall(r"mark (\w+)", lab.alice.run("ip", "xfrm", "policy").stdout) == ["0x7"]
+    assert not lab.alice.run("nft", "list", "ruleset").stdout
+    assert "hushwire-names" not in lab.alice.run("ip", "link").stdout
+
+
 def test_begun_anew_it_knows_nobody_of_before(lab: Lab) -> None:
     end(lab.plane)
     program = Path(__file__).with_name("names_host.py")

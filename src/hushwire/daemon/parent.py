@@ -31,7 +31,7 @@ from hushwire.daemon.entropy import SystemEntropy
 from hushwire.daemon.guard import Forbidden, Guard, Request
 from hushwire.daemon.listener import open_sockets
 from hushwire.daemon.log import Log
-from hushwire.daemon.synthetic import Names, why_not
+from hushwire.daemon.synthetic import Names, take_away, why_not
 from hushwire.daemon.unbound import Configuration, UnboundError
 from hushwire.events import Notice, ReadKey, Refused, Stop
 from hushwire.linux import sandbox
@@ -153,6 +153,8 @@ class Parent:
                         self._open.barrier.lay(policy)
                     else:
                         xfrm.install_policy(policy)
+                if self._open.names is None:
+                    take_away(xfrm)
         except (OSError, NetlinkError) as error:
             raise CannotStart(_said(error)) from None
 

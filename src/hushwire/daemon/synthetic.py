@@ -18,6 +18,7 @@ from hushwire.linux.route import Route, Routes
 from hushwire.linux.tun import Tun
 from hushwire.linux.xfrm import Xfrm
 from hushwire.names.synthetic import POOLS, is_synthetic
+from hushwire.node.peer import REQID_BASE
 from hushwire.policy.sad import SA, Direction, Mode
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy
@@ -43,6 +44,18 @@ def why_not() -> str:
     return "" if Path("/dev/net/tun").exists() else "/dev/net/tun: there is none"
 
 
+def take_away(xfrm: Xfrm) -> None:
+    """What an earlier run with the kernel plane left would stand in the way of the userspace plane.
+
+    The block of all synthetic addresses stands by now.
+    """
+    if Path(f"/proc/sys/net/ipv4/conf/{DEVICE}").exists():
+        Nft().run(f"add table {TABLE}", f"delete table {TABLE}")
+        _forget_policies(xfrm)
+        with Tun(DEVICE) as sink:
+            sink.remove()
+
+
 class Names:
     """What stands in the kernel for policies whose remote address is synthetic.  Needs CAP_NET_ADMIN."""
 
@@ -64,10 +77,7 @@ class Names:
         """
         self._held.clear()
         self._nft.run(f"add table {TABLE}", f"delete table {TABLE}", *_rules(TABLE))
-        for found in self._xfrm.policies():
-            to_one = is_synthetic(found.policy.selector.remote.network_address)
-            if found.mark or (to_one and found.policy.action is not Action.BLOCK):
-                self._xfrm.delete_policy(found.policy.selector, found.policy.direction, found.ifindex, found.mark)
+        _forget_policies(self._xfrm)
 
     def install(self, policy: Policy) -> None:
         """Install a policy for a synthetic address, or update it in place."""
@@ -111,6 +121,15 @@ class Names:
         self._xfrm.install_sa(sa, (0 if out else sa.reqid) if bound else None, any_selector=bound and not out)
 
 
+def _forget_policies(xfrm: Xfrm) -> None:
+    """Those of names: what has another mark is somebody else's."""
+    for found in xfrm.policies():
+        remote = found.policy.selector.remote
+        lets_on = found.policy.action is not Action.BLOCK and remote.num_addresses == 1
+        if found.mark & ~0xFFFF == REQID_BASE or (lets_on and is_synthetic(remote.network_address)):
+            xfrm.delete_policy(found.policy.selector, found.policy.direction, found.ifindex, found.mark)
+
+
 def _rules(table: str) -> list[str]:
     commands = [f"add table {table}"]
     for version, (_, kind) in _FAMILIES.items():
@@ -139,7 +158,7 @@ def _rules(table: str) -> list[str]:
         )
         commands += [f"add rule {table} {rule}" for rule in rules]
     # A name's packet without a policy of its own.  ESP bears no mark.
-    commands.append(f"add rule {table} postrouting meta mark and 0xffff0000 == 0x68770000 rt ipsec missing drop")
+    commands.append(f"add rule {table} postrouting meta mark and 0xffff0000 == {REQID_BASE:#x} rt ipsec missing drop")
     return commands
 
 
