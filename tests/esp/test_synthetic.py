@@ -136,10 +136,12 @@ def test_bursts_out(kit: SimpleNamespace, world: TwoNames, number: int) -> None:
         segments = [kit.tcp(world.near, far, sequence, bytes(100)) for sequence in range(0, 500, 100)]
         return segments + [kit.udp(world.near, far, b"more"), echo(kit, world.near, far)] * 2
 
-    near, far = kit.end(world.near), kit.end(world.far)
     datagrams = drained(kit, world.alice, some(world.made[number]))
-    got = [out for each in datagrams for out in world.hosts[number].inbound(each, far, near, kit.NOW)]
-    assert sorted(each.packet for each in got) == sorted(some(world.far))
+    size = 20 if world.near.version == 4 else 40
+    # As it was sealed: a receiver would make the checksums anew.
+    frames = [memoryview(bytearray(each)) for each in datagrams]
+    got = [world.hosts[number].open(frame, kit.end(world.near), kit.NOW, []) for frame in frames]
+    assert sorted(bytes(payload) for _, _, payload in got) == sorted(packet[size:] for packet in some(world.far))
     assert len(world.alice.routes) == 2
 
 
