@@ -41,7 +41,7 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
         found = ", ".join(answer["records"]) or answer["reason"] or ""
         alias = f" (leads to {answer['canonical']})" if answer["canonical"] else ""
         yield f"dns      {answer['name']} {answer['type']}: {answer['outcome']}{alias} {found}".rstrip()
-    for link in told["chain"]:
+    for link in filter(lambda link: link["decides"], told["chain"]):
         yield f"chain    {link['zone']}: {link['outcome']}, {link['meaning']}"
 
 

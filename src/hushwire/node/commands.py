@@ -75,7 +75,7 @@ class Commands:
         if asked is not None:
             request, explanation = asked
             if explanation.answered(event):
-                told = explanation.told(self._peers, self._seeking, now)
+                told = explanation.told(self._host, self._peers, self._seeking, now)
                 self._emit(Reply(request, True, body=json.dumps(told)))
         return asked is not None
 

@@ -4,12 +4,14 @@ Everything is asked afresh, so that a name can be explained which nobody has use
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from hushwire.config import Rule
-from hushwire.events import Answered, Lookup, Outcome
-from hushwire.names.binding import TYPE_NAMES, Binding, Unbound, bind, questions
+from hushwire.events import Answered, Lookup, Outcome, Verdict
+from hushwire.ike.sa import IkeSA
+from hushwire.names.binding import AAAA, TYPE_NAMES, A, Binding, Unbound, bind, questions
 from hushwire.names.ipseckey import IPSECKEY, read_records
 from hushwire.names.name import BadName, host_name
 from hushwire.names.reverse import bind_address, reverse_name
@@ -28,6 +30,7 @@ from hushwire.wire.address import IPAddress, address_from_octets
 DS = 43
 """RR type (RFC 4034 s5): by it a parent vouches for a child's key."""
 SHOWN_RECORDS = 16
+PASSED = "whatever the DNS says"
 
 
 class Unclear(Exception):
@@ -63,8 +66,7 @@ class Explanation:
 
     def ask(self, number: Callable[[], int]) -> list[Lookup]:
         """All questions at once: the records, and every DS from the top down to them."""
-        records = questions(self.name) if self.address is None else ((self.name, IPSECKEY),)
-        asked = [*((zone, DS) for zone in _zones(self.name)), *records]
+        asked = [*((zone, DS) for zone in _zones(self.name)), *self._records]
         self.open = {number(): question for question in asked}
         return [Lookup(request, name, rdtype) for request, (name, rdtype) in self.open.items()]
 
@@ -73,23 +75,41 @@ class Explanation:
         self.answers[self.open.pop(event.request)] = event
         return not self.open
 
-    def told(self, peers: Peers, seeking: Seeking, now: Now) -> Told:
-        """All of it, as a JSON value."""
-        found = self._bind(peers.own)
-        peer = peers.by_name(self.subject)
+    def told(self, host: str, peers: Peers, seeking: Seeking, now: Now) -> Told:
+        """All of it, as a JSON value; `host` is our own name."""
+        found, own = self._bind(peers.own), self.name == host
+        peer = peers.by_name(self.subject) if self.address is None else _governing(self.address, peers)[0]
+        if peer is not None and peer.is_trap:
+            peer = None
         rules = peers.rulebook.for_address(self.address) if self.address else peers.rulebook.for_name(self.name)
-        addresses = [self.address] if self.address else list(found.addresses if isinstance(found, Binding) else ())
-        addresses += [told for told in (peer.standing(peers.own) if peer is not None else ()) if told not in addresses]
         return {
             "subject": self.subject,
             "rule": _rule_told(peers.rulebook.groups, rules),
-            "dns": [_answer_told(self.answers[key]) for key in self.answers if key[1] != DS],
-            "chain": [_link_told(zone, self.answers[zone, DS]) for zone in _zones(self.name)],
+            "dns": [_answer_told(self.answers[question]) for question in self._records],
+            "chain": self._chain(),
             "bound": _found_told(found),
-            "programs": _program_told(peer, rules, self.address, peers.own, now),
-            "packets": [_packet_told(address, peers, seeking) for address in addresses],
-            "peer": peer_status(peer, seeking, now) if peer is not None and not peer.is_trap else None,
+            "programs": None if self.address else _program_told(peer, None if own else rules, found, peers, now),
+            "packets": [_packet_told(address, found, peers, seeking) for address in self._addresses(peer, peers.own)],
+            "peer": peer_status(peer, seeking, now) if peer is not None else None,
         }
+
+    @property
+    def _records(self) -> tuple[tuple[str, int], ...]:
+        return questions(self.name) if self.address is None else ((self.name, IPSECKEY),)
+
+    def _addresses(self, peer: Peer | None, own: tuple[IPAddress, ...]) -> list[IPAddress]:
+        """Where packets may be about to go: what the DNS says, of use to us or not, and what programs were told."""
+        if self.address is not None:
+            return [self.address]
+        answers = (self.answers[self.name, rdtype] for rdtype in (AAAA, A))
+        said = [address for answer in answers for address in _read_addresses(answer)][:SHOWN_RECORDS]
+        return list(dict.fromkeys((*said, *(peer.standing(own) if peer is not None else ()))))
+
+    def _chain(self) -> list[Told]:
+        """What is known of every name from the top down to the one asked for."""
+        zones = list(_zones(self.name))
+        below = [self.answers[zone, DS] for zone in zones[1:]] + [self.answers[self._records[0]]]
+        return [_link_told(zone, self.answers[zone, DS], after) for zone, after in zip(zones, below, strict=True)]
 
     def _bind(self, own: tuple[IPAddress, ...]) -> Binding | Unbound:
         try:
@@ -113,7 +133,7 @@ def _rule_told(groups: list[Rules], rules: Rules | None) -> Told | None:
         return None
     rule = rules[0]
     return {
-        "number": next(n for n, group in enumerate(groups, 1) if _same(group[0], rule)),
+        "number": _number(groups, rule),
         "require": str(rule.require),
         "below": "block" if refuses(rules) else rule.below.value,
         "group": rule.group.value if rule.group is not None else None,
@@ -122,6 +142,19 @@ def _rule_told(groups: list[Rules], rules: Rules | None) -> Told | None:
         "addressing": rule.addressing.value,
         "parts": [_part(each) for each in rules],
     }
+
+
+def _number(groups: list[Rules], made_out: Rule) -> int:
+    """Of those that speak of a peer, the narrowest's, from 1 (node.rulebook)."""
+    speaking = [n for n, group in enumerate(groups) if _same(group[0], made_out)]
+    return 1 + max(speaking, key=lambda n: _narrowness(groups[n][0]))
+
+
+def _narrowness(rule: Rule) -> tuple[bool, int, bool]:
+    wide = rule.require is not Assurance.CLEAR
+    if isinstance(rule.peer, str):
+        return not rule.peer.startswith("*"), len(rule.peer), wide
+    return True, rule.peer.prefixlen, wide
 
 
 def _same(one: Rule, made_out: Rule) -> bool:
@@ -163,21 +196,32 @@ def _records(answer: Answered) -> Iterator[str]:
             yield f"{record.key.kind} {record.key.fingerprint.hex()}{gateway}"
         yield from (f"not used: {reason}" for reason in skipped)
         return
+    if answer.rdtype in (A, AAAA):
+        yield from map(str, _read_addresses(answer))
+    else:
+        yield from (rdata.hex() for rdata in answer.rdata)
+
+
+def _read_addresses(answer: Answered) -> Iterator[IPAddress]:
     for rdata in answer.rdata:
-        try:
-            yield str(address_from_octets(rdata))
-        except ValueError:
-            yield rdata.hex()
+        with suppress(ValueError):
+            yield address_from_octets(rdata)
 
 
-def _link_told(zone: str, answer: Answered) -> Told:
+def _link_told(zone: str, answer: Answered, below: Answered) -> Told:
+    unsigned = answer.outcome is Outcome.DENIED and below.outcome is Outcome.INSECURE
     meaning = {
         Outcome.SECURE: "its parent vouches for its key",
-        Outcome.DENIED: "no zone of its own, or one that its parent says is not signed",
+        Outcome.DENIED: "its parent says that it is not signed" if unsigned else "no zone of its own",
         Outcome.INSECURE: "below what is not signed",
         Outcome.ERROR: "not known",
     }[answer.outcome]
-    return {"zone": zone, "outcome": answer.outcome.value, "meaning": answer.reason or meaning}
+    return {
+        "zone": zone,
+        "outcome": answer.outcome.value,
+        "decides": unsigned or answer.outcome in (Outcome.SECURE, Outcome.ERROR),
+        "meaning": answer.reason or meaning,
+    }
 
 
 def _found_told(found: Binding | Unbound) -> Told:
@@ -195,28 +239,34 @@ def _found_told(found: Binding | Unbound) -> Told:
     }
 
 
-def _program_told(
-    peer: Peer | None, rules: Rules | None, address: IPAddress | None, own: tuple[IPAddress, ...], now: Now
-) -> str | None:
+def _program_told(peer: Peer | None, rules: Rules | None, found: Binding | Unbound, peers: Peers, now: Now) -> str:
     """What a program would get that asked the listener now."""
-    if address is not None:
-        return None
     if rules is None or rules[0].require is Assurance.CLEAR:
-        return "whatever the DNS says: no rule wants its packets protected"
+        return f"{PASSED}: no rule wants its packets protected"
     if refuses(rules):
         return "SERVFAIL: a rule blocks it"
-    told = judge(peer, now.monotonic, now.monotonic, pending=False, own=own) if peer is not None else None
-    if told is None:
-        return "an answer as soon as the DNS and the peer have answered"
-    what = {
-        "pass": "whatever the DNS says",
-        "only": ", ".join(map(str, told.addresses)),
-        "refuse": f"SERVFAIL: {told.reason}",
-    }
-    return what[told.verdict.value]
+
+    def holder() -> Peer | None:
+        others = (peers.holding(address, peer) for address in peer.addresses) if peer is not None else ()
+        return next(filter(None, others), None)
+
+    told = None
+    if peer is not None:
+        told = judge(peer, now.monotonic, now.monotonic, holder, pending=False, own=peers.own)
+    if told is not None:
+        return {
+            Verdict.PASS: PASSED,
+            Verdict.ONLY: ", ".join(map(str, told.addresses)),
+            Verdict.REFUSE: f"SERVFAIL: {told.reason}",
+        }[told.verdict]
+    if isinstance(found, Binding):
+        failed = f" (the last time: {peer.last_failure})" if peer is not None and peer.last_failure else ""
+        return f"its addresses if it proves its key{failed}"
+    clear = permits_clear(rules) and not (peer is not None and peer.reached)
+    return PASSED if clear and found.outcome is not Outcome.ERROR else f"SERVFAIL: {found}"
 
 
-def _packet_told(address: IPAddress, peers: Peers, seeking: Seeking) -> Told:
+def _packet_told(address: IPAddress, found: Binding | Unbound, peers: Peers, seeking: Seeking) -> Told:
     """What a packet to an address would do now, as far as our own policies go."""
     holder, policy = _governing(address, peers)
     if holder is None or policy is None:
@@ -224,7 +274,7 @@ def _packet_told(address: IPAddress, peers: Peers, seeking: Seeking) -> Told:
         if rules is not None and (refuses(rules) or not permits_clear(rules)):
             return {"to": str(address), "fate": "dropped", "because": "a rule about its address blocks it"}
         return {"to": str(address), "fate": "in clear", "because": "no policy of ours speaks of it"}
-    because, sas = f"the policy of {holder.name}", [sa for sa in seeking.standing(holder) if sa.children]
+    because, sas = f"the policy of {holder.name}", _sas_for(holder.real(address), holder, seeking)
     if policy.action is Action.CLEAR:
         fate, because = "in clear", f"{because}: {holder.last_failure or 'its rule permits that'}"
     elif policy.action is Action.BLOCK:
@@ -232,8 +282,17 @@ def _packet_told(address: IPAddress, peers: Peers, seeking: Seeking) -> Told:
     elif sas:
         fate, because = f"protected, {max(level(sa) for sa in sas)}", f"{because}, and its SA with {sas[0].remote}"
     else:
-        fate, because = "held", f"{because}, until there is an SA: {holder.last_failure or 'none was needed yet'}"
+        none = "none was needed yet" if not holder.is_trap or isinstance(found, Binding) else str(found)
+        fate, because = "held", f"{because}, until there is an SA: {holder.last_failure or none}"
     return {"to": str(address), "fate": fate, "because": because}
+
+
+def _sas_for(address: IPAddress, peer: Peer, seeking: Seeking) -> list[IkeSA]:
+    """Those whose Child SAs carry packets to an address."""
+    return [
+        sa for sa in seeking.standing(peer)
+        if any(address in child.selector.remote for child in sa.children.values())
+    ]  # fmt: skip
 
 
 def _governing(address: IPAddress, peers: Peers) -> tuple[Peer | None, Policy | None]:
