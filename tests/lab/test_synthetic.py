@@ -125,7 +125,8 @@ def test_whoever_publishes_its_address_changes_nothing(story: Story) -> None:
 def reaches_in_clear(story: Story, address: str) -> bool:
     """Whether a ping from alice comes by the relay as it is."""
     canary = story.relay.canary()
-    story["alice"].run("ping", "-c", "1", "-W", "1", "-p", canary.hex(), address, check=False)
+    # Where the kernel says "try again", ping does; so it has a deadline.
+    story["alice"].run("ping", "-c", "1", "-W", "1", "-w", "2", "-p", canary.hex(), address, check=False)
     return story.relay.report().seen(canary) > 0
 
 
@@ -140,7 +141,7 @@ def test_a_packet_for_one_never_leaves_as_it_is(story: Story, how: signal.Signal
     assert not any(reaches_in_clear(story, address) for address in addresses)
     daemon = story.daemons["alice"]
     os.kill(daemon.pid, how)
-    daemon._process.wait(10)
+    daemon._process.wait(60)
     assert not any(reaches_in_clear(story, address) for address in addresses)
     # The control: what is of no pool leaves by the same way.
     assert all(reaches_in_clear(story, address) for address in ("203.0.113.9", "2001:db8:9::9"))
