@@ -23,6 +23,7 @@ from hushwire.lab.story import EvilStory
 from hushwire.names.allow import PER_SOURCE
 from hushwire.names.ipseckey import KeyRecord
 
+PLANE = os.environ.get("HUSHWIRE_PLANE", "userspace")
 LISTEN = 'listen = ["127.0.0.153"]'
 EVIL = PrivateKey.generate(KeyKind.ED25519)
 KEY_TYPES = ("IPSECKEY", "TLSA")
@@ -67,7 +68,7 @@ def rule(peer: str, group: str = "private") -> str:
 @pytest.fixture
 def story() -> Iterator[EvilStory]:
     """Alice's programs ask her hushwire; bob is who he is, and mallory has the address that lies lead to."""
-    with EvilStory("alice", "bob", "mallory", plane="userspace") as story:
+    with EvilStory("alice", "bob", "mallory", plane=PLANE) as story:
         yield story
 
 
@@ -352,5 +353,5 @@ def set_clock(story: EvilStory, seconds: float) -> None:
 @pytest.mark.uml
 def test_row_48_with_a_kernel_whose_clock_is_set() -> None:
     command = (sys.executable, "-m", "pytest", "-q", "-k", "row_48_a_clock", "-p", "no:cacheprovider", __file__)
-    done = uml.run(command, timeout=400, env={**os.environ, "HUSHWIRE_OWN_CLOCK": "1"})
+    done = uml.run(command, timeout=400, env={**os.environ, "HUSHWIRE_OWN_CLOCK": "1", "HUSHWIRE_PLANE": "kernel"})
     assert done.returncode == 0
