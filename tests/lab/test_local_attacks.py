@@ -4,6 +4,7 @@ Each has a control, in which the guard is out and the attack succeeds.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ def rule(peer: str, group: str = "private") -> str:
 
 @pytest.fixture
 def story() -> Iterator[EvilStory]:
-    with EvilStory("alice", "bob", plane="userspace") as story:
+    with EvilStory("alice", "bob", plane=os.environ.get("HUSHWIRE_PLANE", "userspace")) as story:
         yield story
 
 

@@ -275,6 +275,16 @@ def test_row_40_rebinding(story: EvilStory, without: str) -> None:
     assert spoken is bool(without), story.log()
 
 
+@pytest.mark.lab
+def test_row_40_where_clear_is_permitted(story: EvilStory) -> None:
+    """Accepted: the name's owner may send programs where he could without us; but IKE is not spoken there."""
+    story.world.publish("n.evil.example", [ip_address("127.0.0.1")], [EVIL.public])
+    story.hire("alice", rule("*", "private-or-clear"), dns=LISTEN)
+    assert told(story, "n.evil.example") == ["127.0.0.1"]
+    assert story.peer("alice", "n.evil.example")["addresses"] == []
+    assert not begun(story)
+
+
 MANY = """
 import socket, sys, time
 listener, names = sys.argv[1], int(sys.argv[2])
