@@ -1,12 +1,14 @@
 """`hushwire why` on hosts of the lab: for every way that a name or an address can be, in JSON and as people read it."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hushwire.crypto.keys import KeyKind, PrivateKey
 from hushwire.lab.peer import eventually
@@ -22,6 +24,16 @@ ALICE = "".join(
         ("blocked.example", "block"), ("198.51.100.0/24", "private"),
     )
 )  # fmt: skip
+PINNED = """
+[[rule]]
+peer = "carol.example"
+address = "192.0.2.3"
+key = "{folder}/carol.pem"
+[[rule]]
+peer = "dave.example"
+address = "192.0.2.4"
+psk = "{folder}/dave.psk"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +41,11 @@ def story() -> Iterator[Story]:
     """Bob is reached; evil.example has his address and a key of its own, and was refused."""
     with Story("alice", "bob", plane="userspace") as story:
         bob = story["bob"]
-        story.hire("alice", ALICE, dns='listen = ["127.0.0.153"]', start=False)
+        daemon = story.hire("alice", ALICE + PINNED, dns='listen = ["127.0.0.153"]', start=False)
+        pem = EVIL.public.key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        (daemon.folder / "carol.pem").write_bytes(pem)
+        (daemon.folder / "dave.psk").touch(0o600)
+        (daemon.folder / "dave.psk").write_bytes(os.urandom(32))
         story.hire("bob", '[[rule]]\npeer = "alice.example"\ngroup = "private"\n')
         story.world.publish("evil.example", [bob.v4], [EVIL.public])
         story.world.publish("www.unsigned.example", [bob.v4], [EVIL.public])
@@ -148,6 +164,22 @@ def test_rules_that_block_and_no_rule(story: Story) -> None:
     assert "rule     none speaks of it\n" in text
     # Of its own name a host asks nothing but the DNS.
     assert why(story, "alice.example")[0]["programs"] == told["programs"]
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "pinned"),
+    [
+        ("carol.example", "192.0.2.3", f"ed25519 {EVIL.public.fingerprint.hex()}"),
+        ("dave.example", "192.0.2.4", "a shared key"),
+    ],
+)
+def test_keys_that_the_configuration_gives(story: Story, name: str, address: str, pinned: str) -> None:
+    told, text = why(story, name)
+    assert told["pinned"] == pinned
+    assert [packet["to"] for packet in told["packets"]] == [address]
+    assert told["rule"]["require"] == "trusted"
+    assert f"key      {pinned}, by the configuration, whatever the DNS says\n" in text
+    assert f"A packet to {address} is held: the policy of {name}, until there is an SA: none was needed yet.\n" in text
 
 
 def test_addresses(story: Story) -> None:

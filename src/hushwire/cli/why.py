@@ -34,7 +34,10 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
         yield f"A program that asks for it gets {told['programs']}."
     yield ""
     yield f"rule     {_rule(told['rule'])}"
-    yield from _bound(told["bound"])
+    if told["pinned"]:
+        yield f"key      {told['pinned']}, by the configuration, whatever the DNS says"
+    else:
+        yield from _bound(told["bound"])
     yield from _peer(told["peer"])
     yield ""
     for answer in told["dns"]:

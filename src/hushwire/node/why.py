@@ -88,6 +88,7 @@ class Explanation:
             "dns": [_answer_told(self.answers[question]) for question in self._records],
             "chain": self._chain(),
             "bound": _found_told(found),
+            "pinned": _pinned(peer),
             "programs": None if self.address else _program_told(peer, None if own else rules, found, peers, now),
             "packets": [_packet_told(address, found, peers, seeking) for address in self._addresses(peer, peers.own)],
             "peer": peer_status(peer, seeking, now) if peer is not None else None,
@@ -237,6 +238,13 @@ def _found_told(found: Binding | Unbound) -> Told:
         "ignored": list(found.ignored),
         "ttl": found.ttl,
     }
+
+
+def _pinned(peer: Peer | None) -> str | None:
+    """What the configuration says would prove it, whatever the DNS does."""
+    if peer is None or peer.lookup is not None:
+        return None
+    return f"{peer.key.kind} {peer.key.fingerprint.hex()}" if peer.key is not None else "a shared key"
 
 
 def _program_told(peer: Peer | None, rules: Rules | None, found: Binding | Unbound, peers: Peers, now: Now) -> str:
