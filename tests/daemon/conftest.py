@@ -51,7 +51,7 @@ def shared(signed: SignedWorld) -> Iterator[Resolver]:
             "mail.bob.example": passes(1),
             "ruled.unsigned.example": passes(),
         },
-        {"slow.alice.example": 1.5},
+        {"slow.alice.example": 4.0},
     )
     with resolving(trusting(signed), node, NAMES.__contains__) as it:
         yield it

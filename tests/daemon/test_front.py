@@ -107,24 +107,25 @@ def test_time_to_live_is_never_longer_than_the_policy_stands(signed: SignedWorld
 def test_a_release_is_remembered_and_the_node_hears_of_use(
     signed: SignedWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front, "REASSERT", 0.5)
+    monkeypatch.setattr(front, "REASSERT", 1.5)
     node = Node({RULED: only(V4, V6)})
     with resolving(trusting(signed), node, NAMES.__contains__) as it:
         for _ in range(50):
             assert rdatas(it.ask(RULED)) == {str(V4)}
         assert node.asked == [RULED]
-        time.sleep(0.6)
-        node.delays[RULED] = 1.0
+        time.sleep(1.6)
+        node.delays[RULED] = 3.0
         start = time.monotonic()
         it.ask(RULED)
-        assert time.monotonic() - start < 0.5
+        # It did not wait for the node, who is being asked again.
+        assert time.monotonic() - start < 2.5
         assert node.asked == [RULED] * 2
         # What the node now says is what counts, once it is said.
-        time.sleep(1.1)
+        time.sleep(3.2)
         node.says[RULED] = refuses("not any more")
         node.delays.clear()
         it.ask(RULED)
-        time.sleep(0.2)
+        time.sleep(0.5)
         assert it.ask(RULED).rcode() == dns.rcode.SERVFAIL
 
 
@@ -135,7 +136,7 @@ def test_no_word_from_the_node_is_a_refusal(signed: SignedWorld, monkeypatch: py
     with resolving(trusting(signed), node, NAMES.__contains__) as it:
         start = time.monotonic()
         answer = it.ask(RULED)
-        assert 0.4 < time.monotonic() - start < 0.9
+        assert time.monotonic() - start > 0.4
         assert answer.rcode() == dns.rcode.SERVFAIL
         assert complaint(answer)[0] == 0
         time.sleep(0.7)
@@ -152,9 +153,9 @@ def test_a_slow_name_delays_no_other(shared: Resolver) -> None:
     for _ in range(5):
         shared.ask(RULED)
         shared.ask("plain.bob.example")
-    assert time.monotonic() - start < 1.0
+    assert time.monotonic() - start < 3.5
     slow.join()
-    assert time.monotonic() - start > 1.4
+    assert time.monotonic() - start > 3.9
 
 
 def test_hints_of_addresses_do_not_get_round_a_rule(shared: Resolver) -> None:

@@ -259,7 +259,7 @@ def test_no_more_connections_than_are_allowed(signed: SignedWorld, monkeypatch: 
         # Idle, they are closed, and there is room again.
         start = time.monotonic()
         assert held[0].recv(1) == b""
-        assert 0.3 < time.monotonic() - start < 1.5
+        assert 0.3 < time.monotonic() - start < 5
         assert it.ask("plain.bob.example", tcp=True).answer
         for sock in held:
             sock.close()

@@ -197,7 +197,7 @@ def test_silence_is_an_error(world: SignedWorld) -> None:
         with closing(Validator(configuration)) as validator:
             start = time.monotonic()
             answers = three(validator, "alice.example")
-            assert 0.4 < time.monotonic() - start < 2
+            assert 0.4 < time.monotonic() - start < 5
             assert [answer.outcome for answer in answers] == [Outcome.ERROR] * 3
             assert "no answer in 0.5 s" in answers[0].reason
             # An answer that the library gives after all belongs to nobody.
@@ -215,7 +215,7 @@ def test_waiting_too_long_is_an_error(world: SignedWorld, monkeypatch: pytest.Mo
         with closing(Validator(Configuration(str(world.anchor_path), forward=(forward,), timeout=0.3))) as validator:
             start = time.monotonic()
             answers = three(validator, "alice.example")
-            assert time.monotonic() - start < 1
+            assert time.monotonic() - start < 4
             assert [answer.outcome for answer in answers] == [Outcome.ERROR] * 3
 
 
