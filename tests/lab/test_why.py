@@ -22,6 +22,7 @@ ALICE = "".join(
     for peer, group in (
         ("*.example", "private-or-clear"), ("bob.example", "private"), ("secret.example", "private"),
         ("blocked.example", "block"), ("198.51.100.0/24", "private"),
+        ("198.51.100.9/32", "clear"), ("198.51.100.10/32", "block"), ("203.0.113.0/24", "private-or-clear"),
     )
 )  # fmt: skip
 PINNED = """
@@ -193,8 +194,13 @@ def test_addresses(story: Story) -> None:
     assert packet["fate"] == "held"
     assert told["rule"]["number"] == 5
     assert "until there is an SA: 7.100.51.198.in-addr.arpa: no IPSECKEY record, and that is signed." in text
-    told, text = why(story, "203.0.113.9")
-    assert "A packet to 203.0.113.9 is in clear: no policy of ours speaks of it.\n" in text
+    for address, fate in (
+        ("198.51.100.9", "in clear: a rule about its address permits that"),
+        ("198.51.100.10", "dropped: a rule about its address blocks it"),
+        ("203.0.113.9", "in clear: the policy of 203.0.113.0/24 permits that: 9.113.0.203.in-addr.arpa: no IPSECKEY"),
+        ("192.0.2.77", "in clear: no policy of ours speaks of it"),
+    ):
+        assert f"A packet to {address} is {fate}" in why(story, address)[1]
     # Thirty-four names are above this one; those where no zone begins say nothing.
     assert len([line for line in why(story, "2001:db8::77")[1].splitlines() if line.startswith("chain")]) == 1
 

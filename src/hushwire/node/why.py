@@ -78,6 +78,7 @@ class Explanation:
     def told(self, host: str, peers: Peers, seeking: Seeking, now: Now) -> Told:
         """All of it, as a JSON value; `host` is our own name."""
         found, own = self._bind(peers.own), self.name == host
+        of_address = found if self.address is not None else None
         peer = peers.by_name(self.subject) if self.address is None else _governing(self.address, peers)[0]
         if peer is not None and peer.is_trap:
             peer = None
@@ -90,7 +91,7 @@ class Explanation:
             "bound": _found_told(found),
             "pinned": _pinned(peer),
             "programs": None if self.address else _program_told(peer, None if own else rules, found, peers, now),
-            "packets": [_packet_told(address, found, peers, seeking) for address in self._addresses(peer, peers.own)],
+            "packets": [_packet_told(each, of_address, peers, seeking) for each in self._addresses(peer, peers.own)],
             "peer": peer_status(peer, seeking, now) if peer is not None else None,
         }
 
@@ -274,14 +275,17 @@ def _program_told(peer: Peer | None, rules: Rules | None, found: Binding | Unbou
     return PASSED if clear and found.outcome is not Outcome.ERROR else f"SERVFAIL: {found}"
 
 
-def _packet_told(address: IPAddress, found: Binding | Unbound, peers: Peers, seeking: Seeking) -> Told:
-    """What a packet to an address would do now, as far as our own policies go."""
+def _packet_told(address: IPAddress, found: Binding | Unbound | None, peers: Peers, seeking: Seeking) -> Told:
+    """What a packet to an address would do now, as far as our own policies go; `found`: of its reverse zone."""
     holder, policy = _governing(address, peers)
-    if holder is None or policy is None:
-        rules = peers.rulebook.for_address(address)
-        if rules is not None and (refuses(rules) or not permits_clear(rules)):
+    rules = peers.rulebook.for_address(address)
+    needs_no_peer = rules is not None and (refuses(rules) or rules[0].require is Assurance.CLEAR)
+    if holder is None or policy is None or (holder.is_trap and needs_no_peer):
+        if rules is None:
+            return {"to": str(address), "fate": "in clear", "because": "no policy of ours speaks of it"}
+        if refuses(rules) or not permits_clear(rules):
             return {"to": str(address), "fate": "dropped", "because": "a rule about its address blocks it"}
-        return {"to": str(address), "fate": "in clear", "because": "no policy of ours speaks of it"}
+        return {"to": str(address), "fate": "in clear", "because": "a rule about its address permits that"}
     because, sas = f"the policy of {holder.name}", _sas_for(holder.real(address), holder, seeking)
     if policy.action is Action.CLEAR:
         fate, because = "in clear", f"{because}: {holder.last_failure or 'its rule permits that'}"
@@ -290,8 +294,12 @@ def _packet_told(address: IPAddress, found: Binding | Unbound, peers: Peers, see
     elif sas:
         fate, because = f"protected, {max(level(sa) for sa in sas)}", f"{because}, and its SA with {sas[0].remote}"
     else:
-        none = "none was needed yet" if not holder.is_trap or isinstance(found, Binding) else str(found)
-        fate, because = "held", f"{because}, until there is an SA: {holder.last_failure or none}"
+        none = holder.last_failure or "none was needed yet"
+        if holder.is_trap and isinstance(found, Unbound):
+            none = str(found)
+            if permits_clear(holder.rules) and found.outcome is not Outcome.ERROR:
+                return {"to": str(address), "fate": "in clear", "because": f"{because} permits that: {none}"}
+        fate, because = "held", f"{because}, until there is an SA: {none}"
     return {"to": str(address), "fate": fate, "because": because}
 
 
