@@ -11,7 +11,7 @@ from ipaddress import ip_network
 from hushwire.daemon.barrier import Barrier
 from hushwire.linux.route import Routes
 from hushwire.linux.tun import Tun
-from hushwire.node.peer import PROTECT_PRIORITY, narrowness
+from hushwire.node.scope import PROTECT_PRIORITY, narrowness
 from hushwire.policy.sad import Direction, Mode
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy

@@ -22,7 +22,7 @@ from hushwire.daemon.parent import Parent
 from hushwire.events import DeletePolicy, InstallPolicy, Send
 from hushwire.linux.sandbox import Confinement
 from hushwire.linux.xfrm import Xfrm
-from hushwire.node.peer import PROTECT_PRIORITY, REQID_BASE, narrowness
+from hushwire.node.scope import PROTECT_PRIORITY, REQID_BASE, narrowness
 from hushwire.policy.sad import Direction
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy

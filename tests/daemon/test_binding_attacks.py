@@ -80,7 +80,9 @@ def test_row_38_an_alias_is_the_owners_word(world: EvilWorld) -> None:
 # Row 27.
 
 
-@pytest.mark.parametrize("target", ["ali\\000ce.example.", "alice\\.bob.example.", "bl\\252cher.example.", "-.example."])
+@pytest.mark.parametrize(
+    "target", ["ali\\000ce.example.", "alice\\.bob.example.", "bl\\252cher.example.", "-.example."]
+)
 def test_row_27_an_alias_of_what_is_no_host(world: EvilWorld, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     world.publish("*.example", [VICTIM], [KEY])
     world.set("strange.evil.example", {"CNAME": [target]})

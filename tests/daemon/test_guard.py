@@ -16,7 +16,7 @@ from hushwire.daemon import guard as guard_module
 from hushwire.daemon.guard import BURST, RATE, Forbidden, Guard, Request
 from hushwire.events import Count, DeletePolicy, DeleteSA, InstallPolicy, InstallSA
 from hushwire.linux import xfrm_codec
-from hushwire.node.peer import PROTECT_PRIORITY, REQID_BASE, narrowness
+from hushwire.node.scope import PROTECT_PRIORITY, REQID_BASE, narrowness
 from hushwire.policy.sad import SA, Direction, Encapsulation, EspSuite, Lifetime, Mode, SAName
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy

@@ -11,7 +11,8 @@ from hushwire.config import parse
 from hushwire.daemon.guard import HELD_FOR, LONGEST_SHUNT, Forbidden, Guard, Request
 from hushwire.events import DeletePolicy, InstallPolicy
 from hushwire.node import idle
-from hushwire.node.peer import PROTECT_PRIORITY, REQID_BASE, SHUNT_LIFE, narrowness
+from hushwire.node.peer import SHUNT_LIFE
+from hushwire.node.scope import PROTECT_PRIORITY, REQID_BASE, narrowness
 from hushwire.policy.sad import Direction
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy

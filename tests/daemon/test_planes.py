@@ -14,7 +14,7 @@ from hushwire.daemon import planes
 from hushwire.daemon.barrier import ICMPV6, NEIGHBOUR_DISCOVERY
 from hushwire.daemon.planes import base_policies
 from hushwire.lab.namespaces import Host, Topology, end
-from hushwire.node.peer import PROTECT_PRIORITY, narrowness
+from hushwire.node.scope import PROTECT_PRIORITY, narrowness
 from hushwire.policy.sad import Direction
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy

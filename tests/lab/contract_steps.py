@@ -39,7 +39,7 @@ from hushwire.lab.medium import Rule
 from hushwire.lab.namespaces import Host, Topology, end
 from hushwire.lab.peer import eventually
 from hushwire.lab.relay import Relay
-from hushwire.node.peer import PROTECT_PRIORITY, narrowness
+from hushwire.node.scope import PROTECT_PRIORITY, narrowness
 from hushwire.policy.sad import SA, Direction, Encapsulation, EspSuite, Lifetime, Mode, SAName
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy

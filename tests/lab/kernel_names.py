@@ -22,7 +22,7 @@ from hushwire.events import Installed, InstallPolicy, InstallSA
 from hushwire.lab.namespaces import Host, Topology
 from hushwire.linux.xfrm import Xfrm
 from hushwire.names.synthetic import POOLS
-from hushwire.node.peer import REQID_BASE
+from hushwire.node.scope import REQID_BASE
 from hushwire.policy.sad import SA, Direction, EspSuite, Lifetime, Mode, SAName
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy

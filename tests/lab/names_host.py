@@ -13,7 +13,7 @@ from hushwire.daemon import planes
 from hushwire.daemon.synthetic import Names
 from hushwire.events import Acquire, DeletePolicy, Installed, InstallPolicy
 from hushwire.linux.xfrm import Xfrm
-from hushwire.node.peer import REQID_BASE
+from hushwire.node.scope import REQID_BASE
 from hushwire.policy.sad import Direction
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy

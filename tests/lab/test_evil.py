@@ -109,7 +109,7 @@ def test_delay_and_silence(world: EvilWorld) -> None:
     world.misbehave("alice.example", delay=0.2)
     begun = time.monotonic()
     ask(world, "alice.example", "A")
-    assert 0.2 <= time.monotonic() - begun
+    assert time.monotonic() - begun >= 0.2
     ask(world, "bob.example", "A")
     world.misbehave("alice.example", defects.drop)
     with pytest.raises(dns.exception.Timeout):

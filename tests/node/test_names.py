@@ -15,8 +15,9 @@ from hushwire.events import (
     Outcome,
     Status,
 )  # fmt: skip
-from hushwire.node.peer import LEAVING, MOST_ADDRESSES, REQID_BASE, Peer
+from hushwire.node.peer import LEAVING, MOST_ADDRESSES, Peer
 from hushwire.node.policies import Policies
+from hushwire.node.scope import REQID_BASE
 from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action
 from hushwire.timers import Now

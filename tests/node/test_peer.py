@@ -8,16 +8,9 @@ import pytest
 from hushwire.config import Group, Rule, Start
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
-from hushwire.node.peer import (
-    FIRST_WAIT,
-    LAST_WAIT,
-    PROTECT_PRIORITY,
-    REQID_BASE,
-    Peer,
-    narrowness,
-    nearest,
-)
+from hushwire.node.peer import FIRST_WAIT, LAST_WAIT, Peer
 from hushwire.node.rulebook import group_rules, permits_clear
+from hushwire.node.scope import PROTECT_PRIORITY, REQID_BASE, narrowness, nearest
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
 from hushwire.policy.sad import Mode

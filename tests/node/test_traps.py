@@ -14,7 +14,8 @@ from hushwire.node import peer as peer_module
 from hushwire.node import peers as peers_module
 from hushwire.node.capture import LONGEST
 from hushwire.node.idle import GRACE
-from hushwire.node.peer import FALL_AFTER, REQID_BASE, SHUNT_LIFE, Peer
+from hushwire.node.peer import FALL_AFTER, SHUNT_LIFE, Peer
+from hushwire.node.scope import REQID_BASE
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.sad import Direction
 from hushwire.policy.selector import Flow

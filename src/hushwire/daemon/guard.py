@@ -11,8 +11,8 @@ from hushwire.crypto.suite import can_encrypt, encr_key_length, integ_key_length
 from hushwire.events import Count, DeletePolicy, DeleteSA, InstallPolicy, InstallSA
 from hushwire.names.binding import why_not_a_peer
 from hushwire.names.synthetic import is_synthetic
-from hushwire.node.peer import PROTECT_PRIORITY, REQID_BASE, narrowness
 from hushwire.node.rulebook import Rulebook, Rules, permits_clear
+from hushwire.node.scope import PROTECT_PRIORITY, REQID_BASE, narrowness
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.sad import SA, Direction, Mode, SAName
 from hushwire.policy.selector import Selector

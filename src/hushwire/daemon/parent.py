@@ -43,8 +43,8 @@ from hushwire.linux.sockets import UdpSocket, raw_socket, shared_nat_t
 from hushwire.linux.tun import Tun
 from hushwire.linux.xfrm import Xfrm
 from hushwire.node import Node, Secrets
-from hushwire.node.peer import REQID_BASE
 from hushwire.node.rulebook import Rulebook
+from hushwire.node.scope import REQID_BASE
 from hushwire.timers import Now
 
 START_LIMIT = 15.0

@@ -35,7 +35,7 @@ from hushwire.linux.nft import NftError
 from hushwire.linux.xfrm import Xfrm, XfrmEvents
 from hushwire.linux.xfrm_codec import Unspoken
 from hushwire.names.synthetic import POOLS
-from hushwire.node.peer import PROTECT_PRIORITY, narrowness
+from hushwire.node.scope import PROTECT_PRIORITY, narrowness
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.sad import Direction, SAName
 from hushwire.policy.selector import Flow, Selector

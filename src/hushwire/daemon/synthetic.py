@@ -18,7 +18,7 @@ from hushwire.linux.route import Route, Routes
 from hushwire.linux.tun import Tun
 from hushwire.linux.xfrm import Xfrm
 from hushwire.names.synthetic import POOLS, is_synthetic
-from hushwire.node.peer import REQID_BASE
+from hushwire.node.scope import REQID_BASE
 from hushwire.policy.sad import SA, Direction, Mode
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy

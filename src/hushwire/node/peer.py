@@ -1,6 +1,6 @@
 """A peer at work: what the rules about it and the DNS come to, as PAD entry and policies (RFC 4301 s4.4)."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from hushwire.config import Addressing, Rule, Start
@@ -9,17 +9,13 @@ from hushwire.events import Acquire, Outcome
 from hushwire.ike.negotiation import Wanted
 from hushwire.names.lookup import AddressLookup, NameLookup
 from hushwire.node.rulebook import permits_clear, refuses
+from hushwire.node.scope import PROTECT_PRIORITY, REQID_BASE, narrowness, nearest, same_hosts, selectors_of
 from hushwire.policy.pad import Identity, PadEntry
 from hushwire.policy.sad import Direction, Mode
 from hushwire.policy.selector import Flow, Selector
 from hushwire.policy.spd import Action, Policy
 from hushwire.timers import NEVER
-from hushwire.wire.address import IPAddress, IPNetwork, host_network
-
-REQID_BASE = 0x6877_0000
-"""hushwire's reqids begin here, "hw" in ASCII: the guard lets no other be used (DESIGN.md section 3)."""
-PROTECT_PRIORITY = 1 << 18
-"""Of a peer's policies; narrower ones come before wider ones, as config.check promises."""
+from hushwire.wire.address import IPAddress, host_network
 
 MOST_ADDRESSES = 64
 """That one name may have had: whoever changes his without end shall not fill the SPD."""
@@ -256,7 +252,7 @@ class Peer:
         if (remote not in self.addresses and not self.rule.roams) or not (keys or fingerprints or self.psk):
             return None
         rules = (rule for rule in self.rules if not refuses((rule,)))
-        selectors = tuple(selector for rule in rules for selector in _selectors(rule, own, remote))
+        selectors = tuple(selector for rule in rules for selector in selectors_of(rule, own, remote))
         return PadEntry(
             self.name, self.identity, () if self.rule.roams else self.addresses, keys, self.psk, self.rule.require,
             self.reqid, self.rule.mode, selectors, self._own_identity(own, remote), fingerprints, self.identities[1:],
@@ -276,8 +272,8 @@ class Peer:
         for rule in self.rules:
             if refuses((rule,)):
                 continue
-            for selector in _selectors(rule, (flow.local,), self._outer(flow.remote)):
-                if selector.matches(flow) or (rule.mode is Mode.TRANSPORT and _same_hosts(selector, flow)):
+            for selector in selectors_of(rule, (flow.local,), self._outer(flow.remote)):
+                if selector.matches(flow) or (rule.mode is Mode.TRANSPORT and same_hosts(selector, flow)):
                     return Wanted((selector,), rule.mode, acquire)
         return None
 
@@ -377,7 +373,7 @@ class Peer:
                 continue
             for remote in self.places:
                 if nearest(own, remote) is not None:
-                    for selector in _selectors(rule, own, remote):
+                    for selector in selectors_of(rule, own, remote):
                         yield rule, selector, remote
 
     @property
@@ -436,37 +432,3 @@ class Peer:
         for place in gone:
             del self.proven[place]
         return gone
-
-
-def nearest(own: Iterable[IPAddress], remote: IPAddress) -> IPAddress | None:
-    """The address of ours that shares most leading bits with a peer's (RFC 6724 s5, rule 8), and its being private."""
-
-    def nearness(address: IPAddress) -> tuple[bool, int]:
-        return address.is_private == remote.is_private, -(int(address) ^ int(remote)).bit_length()
-
-    return max((address for address in own if address.version == remote.version), key=nearness, default=None)
-
-
-def _selectors(rule: Rule, own: Sequence[IPAddress], remote: IPAddress) -> Iterator[Selector]:
-    """What a rule says between this host's addresses and one address of the peer."""
-    same_family: list[IPNetwork] = [host_network(address) for address in own if address.version == remote.version]
-    locals_ = rule.local_networks or same_family
-    remotes = rule.remote_networks or (host_network(remote),)
-    for local in locals_:
-        for far in remotes:
-            if local.version == far.version:
-                yield Selector(local, far, rule.protocol, rule.local_port, rule.remote_port)
-
-
-def _same_hosts(selector: Selector, flow: Flow) -> bool:
-    """The kernel's Acquire names a flow by its addresses alone when its policy does."""
-    return flow.protocol == 0 and flow.local in selector.local and flow.remote in selector.remote
-
-
-def narrowness(selector: Selector) -> int:
-    """The narrower a selector, the sooner it counts: by whom it is about first of all, as the configuration has it.
-
-    A rule about one host is not to be got round by one about all hosts that names a port.
-    """
-    ports = bool(selector.local_port) + bool(selector.remote_port) + bool(selector.protocol)
-    return (selector.remote.prefixlen * 129 + selector.local.prefixlen) * 8 + 2 * ports

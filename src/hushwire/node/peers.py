@@ -9,8 +9,9 @@ from hushwire.crypto.keys import PublicKey
 from hushwire.entropy import Entropy
 from hushwire.names.lookup import AddressLookup, NameLookup
 from hushwire.names.synthetic import SyntheticAddresses
-from hushwire.node.peer import REQID_BASE, Peer
+from hushwire.node.peer import Peer
 from hushwire.node.rulebook import Rulebook, Rules, refuses
+from hushwire.node.scope import REQID_BASE
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
 from hushwire.policy.spd import Action

@@ -4,8 +4,9 @@ from hushwire.ike.endpoint import Endpoint
 from hushwire.ike.sa import IkeSA
 from hushwire.ike.state import State
 from hushwire.names.allow import Pace
-from hushwire.node.peer import Peer, nearest
+from hushwire.node.peer import Peer
 from hushwire.node.peers import Peers
+from hushwire.node.scope import nearest
 from hushwire.policy.sad import Mode
 from hushwire.policy.selector import Flow
 from hushwire.timers import Now
