@@ -173,6 +173,7 @@ def test_rules_that_block_and_no_rule(story: Story) -> None:
         ("carol.example", "192.0.2.3", f"ed25519 {EVIL.public.fingerprint.hex()}"),
         ("dave.example", "192.0.2.4", "a shared key"),
     ],
+    ids=["pinned", "shared"],
 )
 def test_keys_that_the_configuration_gives(story: Story, name: str, address: str, pinned: str) -> None:
     told, text = why(story, name)
