@@ -42,6 +42,10 @@ from hushwire.events import Outcome
 error = unbound._error
 unbound._error = lambda *why: replace(error(*why), outcome=Outcome.DENIED)
 """
+ERRORS_LOOSEN = """
+from hushwire.node.peer import Peer
+Peer.may_loosen = property(lambda peer: True)
+"""
 ANY_ADDRESS = """
 from hushwire.names import binding
 binding.why_unusable = lambda *_: None
@@ -175,6 +179,21 @@ def test_rows_30_31_control(story: EvilStory, control: str) -> None:
     fetched, canaries = story.curl(story["alice"], "open.example", story.serve_web(bob))
     assert fetched, story.log()
     assert story.seen(canaries) > 0
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("without", ["", ERRORS_LOOSEN], ids=["", "control"])
+def test_row_31_what_was_reached_does_not_sink(story: EvilStory, without: str) -> None:
+    """The DNS is silenced until all that it said is too old; a program has the address, and goes on."""
+    alice, bob = story["alice"], story["bob"]
+    story.hire("alice", rule("bob.example", "private-or-clear"), dns=LISTEN, start=False, without=without)
+    story.hire("bob", rule("alice.example"))
+    story.start("alice")
+    assert eventually(lambda: alice.ping(bob) and reached(story, "bob.example") == "named", 20), story.log()
+    story.world.misbehave("example", "drop")
+    assert eventually(lambda: story.peer("alice", "bob.example")["addresses"] == [], 40), story.log()
+    canary = story.relay.canary()
+    assert eventually(lambda: alice.ping(bob, pattern=canary) or story.relay.report().seen(canary), 5) is bool(without)
 
 
 @pytest.mark.lab
