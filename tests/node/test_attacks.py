@@ -224,3 +224,19 @@ def test_a_clock_that_is_wrong_at_boot(make_net: Any, rule: Rule) -> None:
     net.outcome.clear()
     net.wait(30)
     assert net.told(alice, "bob.example").verdict is Verdict.ONLY
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_an_outage_is_over_when_the_dns_is_back(make_net: Any, guard: str, monkeypatch: Any) -> None:
+    """Ten minutes of errors make a name's own next look-up minutes away: a program's question comes before it."""
+    if guard == "out":
+        monkeypatch.setattr("hushwire.node.node.ASK_AGAIN", float("inf"))
+    net = stage(make_net, PRIVATE)
+    alice = net.hosts["alice"]
+    net.outcome["bob.example"] = Outcome.ERROR
+    for _ in range(60):
+        assert net.told(alice, "bob.example").verdict is Verdict.REFUSE
+        net.wait(10)
+    net.outcome.clear()
+    net.wait(5)
+    assert net.told(alice, "bob.example").verdict is (Verdict.ONLY if guard == "in" else Verdict.REFUSE)

@@ -64,7 +64,8 @@ from hushwire.timers import NEVER, Now
 from hushwire.wire.address import IPAddress
 
 ASK_AGAIN = 5.0
-"""Seconds that must have passed since a name was looked up, for a peer's odd address or key to have it asked again."""
+"""Seconds that must have passed since a name was looked up, for a peer's odd address or key, or for a program after an
+error, to have it asked again."""
 MOST_WAITING = 16
 """Addresses of a peer whose packets wait for its name to be looked up, or for the next attempt."""
 MOST_REMEMBERED = 1 << 16
@@ -303,6 +304,9 @@ class Node:
         self._idle.used(peer, now.monotonic)
         self._captures.wait(peer, request, now.monotonic, command=command)
         self._keep_current(peer, now)
+        if _failed_before(peer, now.monotonic - ASK_AGAIN):
+            # After a long failure its own turn would come minutes after the DNS is back.
+            self._look_up(peer, now)
         self._let_prove(self._follow(peer, now), now)
 
     def _has_reached(self, name: str) -> bool:
@@ -567,6 +571,13 @@ class Node:
 
     def _emit(self, effect: Effect) -> None:
         self._effects.append(effect)
+
+
+def _failed_before(peer: Peer, when: float) -> bool:
+    """Whether the DNS failed when it was last asked of a peer, and that was before a monotonic time."""
+    lookup = peer.lookup
+    failed = lookup is not None and lookup.unbound is not None and lookup.unbound.outcome is Outcome.ERROR
+    return failed and lookup is not None and lookup.asked_at <= when
 
 
 def _has_waiting(peer: Peer) -> bool:
