@@ -13,13 +13,13 @@ from typing import Any
 import dns.message
 import pytest
 
+from hushwire.lab import uml
 from hushwire.lab.capture import dissect
 from hushwire.lab.namespaces import Host
 from hushwire.lab.peer import eventually
 from hushwire.lab.story import LISTENER, EvilStory
 
-pytestmark = pytest.mark.lab
-
+PLANE = os.environ.get("HUSHWIRE_PLANE", "userspace")
 LISTEN = f'listen = ["{LISTENER}"]'
 NETWORKS = ("192.0.2.0/24", "2001:db8::/64")
 HUSHWIRE = (sys.executable, "-m", "hushwire")
@@ -36,7 +36,7 @@ def rule(peer: str, group: str = "private") -> str:
 
 @pytest.fixture
 def story() -> Iterator[EvilStory]:
-    with EvilStory("alice", "bob", plane=os.environ.get("HUSHWIRE_PLANE", "userspace")) as story:
+    with EvilStory("alice", "bob", plane=PLANE) as story:
         yield story
 
 
@@ -49,6 +49,7 @@ def why(story: EvilStory, subject: str) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.lab
 def test_row_46_the_control_socket_is_its_owners(story: EvilStory) -> None:
     """The folder that it is in lets everybody in: the socket itself does not."""
     daemon = story.hire("alice", rule("bob.example"))
@@ -62,6 +63,7 @@ def test_row_46_the_control_socket_is_its_owners(story: EvilStory) -> None:
     assert "is not connected" in story["alice"].run(*command, check=False).stderr
 
 
+@pytest.mark.lab
 @pytest.mark.parametrize("without", ["", ANYBODY], ids=["", "control"])
 def test_row_46_the_listener_answers_nobody_from_outside(story: EvilStory, without: str) -> None:
     """Many hosts let 127.0.0.0/8 be reached from outside (route_localnet): the kernel is no guard there."""
@@ -97,6 +99,7 @@ def frame(to: Host, by: Host, source: bytes, destination: bytes, question: bytes
 WAYS = ("a literal address", "its own DNS over TCP", "a hosts file")
 
 
+@pytest.mark.lab
 @pytest.mark.parametrize("guard", ["in", "out"])
 @pytest.mark.parametrize("way", WAYS)
 def test_row_47_a_program_that_does_not_ask_us(story: EvilStory, way: str, guard: str) -> None:
@@ -129,6 +132,7 @@ def found(story: EvilStory, way: str) -> str:
     return str(bob.v4)
 
 
+@pytest.mark.lab
 def test_a_dead_upstream(story: EvilStory) -> None:
     """New names are an error; what stands goes on for its time; and all is well again without a restart."""
     alice, bob, life = story["alice"], story["bob"], 20
@@ -155,9 +159,17 @@ def test_a_dead_upstream(story: EvilStory) -> None:
     assert "SERVFAIL" in told(story, "second.example")
     story.world.start()
     assert eventually(lambda: told(story, "second.example") == str(bob.v4), 30, 0.5), story.log()
+    assert eventually(lambda: told(story, "bob.example") == str(bob.v4), 30, 0.5), story.log()
     fetched, more = story.curl(alice, "bob.example", pages)
     assert fetched, story.log()
     assert story.seen([*canaries, *more]) == 0
+
+
+@pytest.mark.uml
+def test_with_the_kernel_plane() -> None:
+    command = (sys.executable, "-m", "pytest", "-q", "-m", "lab", "-p", "no:cacheprovider", __file__)
+    done = uml.run(command, timeout=400, env={**os.environ, "HUSHWIRE_PLANE": "kernel"})
+    assert done.returncode == 0
 
 
 def told(story: EvilStory, name: str) -> str:
