@@ -97,7 +97,7 @@ def test_ipv6(initiator: str) -> None:
 def test_a_peer_without_rfc_7427(initiator: str) -> None:
     with userspace(KeyKind.ECDSA_P256, settings="signature_authentication = no") as stage:
         stage.set_up(initiator)
-        assert stage.hushwire.node.peer()["ike"][0]["scheme"] == "ECDSA_256"
+        assert stage.hushwire.peer()["ike"][0]["scheme"] == "ECDSA_256"
         stage.encrypted()
 
 

@@ -488,3 +488,16 @@ def test_questions_of_the_other_family_wait_only_for_so_long(asking: Any) -> Non
     assert alice.node.deadline() <= begun + OTHER_FAMILY
     net.wait(OTHER_FAMILY)
     assert number in alice.releases
+
+
+def test_a_name_that_an_administrator_connects_to_stays_and_has_policies_wherever_it_is(asking: Any) -> None:
+    net = asking()
+    alice = net.hosts["alice"]
+    net.zone["bob.example"] = ((BOB, MOVED), (KEY["bob"].public,))
+    assert net.told(alice, "bob.example").addresses == (BOB,)
+    assert not alice.policies(MOVED)
+    net.ask(alice, Connect, "bob.example")
+    assert alice.policies(MOVED)
+    net.wait(LONGEST + GRACE + 100)
+    assert alice.node.peers.by_name("bob.example") is not None
+    assert alice.policies(BOB)

@@ -432,13 +432,11 @@ class IkeSA:
     def first_contact(self) -> None:
         """The peer says that it knows of no other IKE SA with us (RFC 7296 s2.4): those of before are dead.
 
-        One that was established since this one began is not of before: both ends began at once.  And one between other
-        addresses may be known to the peer under another of our names, by which it did not seek us now.
+        One that was established since this one began is not of before: both ends began at once.
         """
         assert self.peer is not None
         for other in list(self.host.peers.get(self.peer.identity, ())):
-            same_way = (other.local.address, other.remote.address) == (self.local.address, self.remote.address)
-            if other is not self and same_way and other.established < self.created:
+            if other is not self and other.established < self.created:
                 other.close("the peer started anew")
 
     def take_over(self) -> None:

@@ -545,11 +545,14 @@ class Node:
 
     def _connect(self, request: int, name: str, now: Now) -> None:
         try:
-            peer = self.peers.by_name(name.rstrip(".").lower()) or self.peers.called(host_name(name))
+            peer = self.peers.by_name(name.rstrip(".").lower())
+            if peer is None or (peer.born and peer.rule.name is not None):
+                peer = self.peers.called(host_name(name))
         except (BadName, Crowded, Blocked) as error:
             self._effects.append(Reply(request, False, str(error)))
             return
         self._idle.used(peer, now.monotonic)
+        self._policies.sync(peer, now)
         peer.connects.append(request)
         peer.not_before = 0.0
         if peer.lookup is not None and peer.lookup.binding is None:

@@ -15,6 +15,7 @@ from hushwire.node.scope import REQID_BASE
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
 from hushwire.policy.spd import Action
+from hushwire.timers import NEVER
 from hushwire.wire.address import IPAddress
 
 MOST_NUMBERS = 1 << 16
@@ -103,7 +104,12 @@ class Peers:
         rules = self.rulebook.for_name(name)
         if rules is not None and refuses(rules):
             raise Blocked(f"{name}: a rule blocks it")
-        return self._by_name.get(name) or self._bear((Rule(name),) if rules is None else rules)
+        peer = self._by_name.get(name) or self._bear((Rule(name),) if rules is None else rules)
+        if peer.born:
+            # An administrator's own word, from now on: it has policies where it is, and stays.
+            peer.born, peer.idle_at = False, NEVER
+            self._born -= 1
+        return peer
 
     def of_name(self, name: str, rules: Rules) -> Peer:
         """The peer of a name that rules about many speak of.  Raises Crowded."""
