@@ -172,14 +172,17 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", maker], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    shutil.rmtree(done.stdout.strip())
+    ended = False
     for _ in range(100):
         try:
             with SignedWorld(port=port):
-                return
+                ended = True
+                break
         except RuntimeError:
             time.sleep(0.05)
-    raise AssertionError("the port is still in use")
+    assert ended, "the port is still in use"
+    # Not before: it would still be writing there.
+    shutil.rmtree(done.stdout.strip())
 
 
 def test_a_port_in_use_is_an_error_and_leaves_nothing_behind(world: SignedWorld) -> None:

@@ -15,7 +15,7 @@ from hushwire.events import (
     Outcome,
     Status,
 )  # fmt: skip
-from hushwire.node.peer import LEAVING, MOST_ADDRESSES, Peer
+from hushwire.node.peer import ACQUIRE_LIFE, LEAVING, MOST_ADDRESSES, Peer
 from hushwire.node.policies import Policies
 from hushwire.node.scope import REQID_BASE
 from hushwire.policy.selector import Flow
@@ -101,7 +101,8 @@ def test_a_parked_authorization_ends_when_the_resolver_does_not_answer(net: Any)
     net.silent.add("alice.example")
     net.packet(alice, ADDRESS["bob"])
     assert bob.node._parked
-    net.wait(30)
+    # Alice seeks him again, for as long as her packet may be waiting.
+    net.wait(ACQUIRE_LIFE + 60)
     assert not bob.node._parked
     assert not bob.sad
 
@@ -322,3 +323,23 @@ def test_what_is_under_way_to_an_address_that_a_name_leaves_gets_time_to_end(net
     net.wait(LEAVING)
     assert not alice.sad
     assert alice.policies(ADDRESS["bob"])
+
+
+def test_a_packet_is_not_forgotten_where_an_attempt_fails_while_the_peer_stands_elsewhere(make_net: Any) -> None:
+    """Bob has learned one of Alice's addresses only, when she speaks to him from both."""
+    net = make_net()
+    six = {"alice": ip_address("2001:db8::1"), "bob": ip_address("2001:db8::2")}
+    alice, bob = net.host("alice", named("bob")), net.host("bob", named("alice"))
+    for name, host in (("alice", alice), ("bob", bob)):
+        host.addresses = (ADDRESS[name], six[name])
+        net.zone[f"{name}.example"] = (host.addresses, (KEY[name].public,))
+    net.zone["alice.example"] = ((ADDRESS["alice"],), (KEY["alice"].public,))
+    net.start()
+    net.packet(alice, ADDRESS["bob"])
+    policy = alice.policies(six["bob"])[0]
+    net.step(alice, Acquire(Flow(six["alice"], six["bob"], 0), policy.reqid, 2))
+    net.run()
+    assert {sa.destination for sa in alice.sad.values()} == {ADDRESS["alice"], ADDRESS["bob"]}
+    net.zone["alice.example"] = (alice.addresses, (KEY["alice"].public,))
+    net.wait(20)
+    assert six["bob"] in {sa.destination for sa in alice.sad.values()}

@@ -390,6 +390,8 @@ class Node:
         peer.begun(now.monotonic)
         if peer.known and peer.not_before <= now.monotonic:
             flow = replace(event.flow, remote=peer.real(event.flow.remote))
+            if len(peer.sought) < MOST_WAITING:
+                peer.sought.setdefault(event.flow.remote, (event, now.monotonic))
             self._seeking.protect(peer, flow, event.sequence, now)
             return
         if event.flow.remote in peer.waiting or len(peer.waiting) < MOST_WAITING:
@@ -516,6 +518,7 @@ class Node:
             return
         unsettled = peer.refused or not peer.reached or peer.fallen
         peer.succeeded()
+        peer.found(sa.remote.address)
         self._idle.used(peer, now.monotonic)
         self._remember(peer)
         if unsettled:
@@ -532,7 +535,11 @@ class Node:
 
     def _attempt_failed(self, sa: IkeSA, reason: str, now: Now) -> None:
         peer = self._seeking.peer_of(sa)
-        if peer is None or any(other.children for other in self._seeking.sas_of(peer)):
+        if peer is None:
+            return
+        if sa.initiator and not sa.authenticated:
+            peer.seek_again(sa.remote.address, now.monotonic)
+        if any(other.children for other in self._seeking.sas_of(peer)):
             return
         if not sa.authenticated or sa.state is not State.CLOSED:
             peer.failed(reason, now.monotonic)

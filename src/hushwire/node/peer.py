@@ -23,6 +23,9 @@ MOST_ADDRESSES = 64
 FIRST_WAIT, LAST_WAIT = 1.0, 60.0
 """Seconds between attempts at a peer that fails; doubled each time."""
 
+ACQUIRE_LIFE = 30.0
+"""Seconds that a plane holds the packet of an Acquire, and tells of it no more."""
+
 FALL_AFTER = 3.0
 """Seconds that a packet is held for a peer that may be met in clear, before it goes so."""
 
@@ -68,6 +71,8 @@ class Peer:
     last_failure: str = ""
     waiting: dict[IPAddress, Acquire] = field(default_factory=dict)
     """By remote address, the last packet that came before the name was looked up or the next attempt was due."""
+    sought: dict[IPAddress, tuple[Acquire, float]] = field(default_factory=dict)
+    """By remote address, the packet for which it is being sought, and the monotonic time at which that began."""
     admitted: set[IPAddress] = field(default_factory=set)
     """All addresses that the name ever had here: where nothing may go in clear, their policies stay."""
     connects: list[int] = field(default_factory=list)
@@ -423,6 +428,21 @@ class Peer:
         known = where in self.proven
         self.proven[where] = now
         return not known
+
+    def seek_again(self, where: IPAddress, now: float) -> None:
+        """An attempt failed there: what it was for waits for the next, unless nobody can be waiting any more."""
+        for remote, (acquire, since) in list(self.sought.items()):
+            if self.real(remote) != where:
+                continue
+            if now < since + ACQUIRE_LIFE:
+                self.waiting[remote] = acquire
+                self.not_before = max(self.not_before, now + FIRST_WAIT)
+            else:
+                del self.sought[remote]
+
+    def found(self, where: IPAddress) -> None:
+        """There is an SA with it there."""
+        self.sought = {remote: each for remote, each in self.sought.items() if self.real(remote) != where}
 
     def forget_places(self, stands: Collection[IPAddress], now: float) -> list[IPAddress]:
         """Where one that roams was so long ago that somebody else may be there, and where nothing `stands`."""
