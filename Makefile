@@ -32,9 +32,11 @@ format: ready-test ## let ruff lay out the code and fix what it can
 sim: ready-demo ## a thousand simulated internets, each from its own seed
 	@$(bin)/hushwire sim --seeds 1000
 
-bench: ready-test ## hushwire and strongSwan in turn: handshakes, then ESP
+bench: ready-test ## hushwire and a peer in turn: handshakes, ESP, look-ups, and what a program waits
 	@$(bin)/hushwire lab bench handshake
 	@$(bin)/hushwire lab bench esp
+	@$(bin)/hushwire lab bench lookups
+	@$(bin)/hushwire lab bench latency
 
 lock: ready-test ## write requirements.lock anew from pyproject.toml
 	$(bin)/python tools/lock.py
