@@ -428,6 +428,12 @@ remote-port = 80
     assert line.startswith("alice.toml: rule[2].require: rule[1] is about the same peer")
 
 
+def test_either_root_servers_or_a_forwarder() -> None:
+    (line,) = mistakes(f'{HOST}[dns]\nroots = ["192.0.2.53"]\nforward = ["192.0.2.54"]')
+    assert line.startswith("alice.toml: dns.roots: with dns.forward nobody asks them")
+    assert parse(f'{HOST}[dns]\nroots = ["192.0.2.53@5353"]', "alice.toml").dns.roots[0].port == 5353
+
+
 def test_a_rule_about_everything_needs_name_servers() -> None:
     everything = '[[rule]]\npeer = "0.0.0.0/0"\n'
     (line,) = mistakes(HOST + everything)

@@ -96,6 +96,21 @@ def test_a_name_that_a_program_asks_for(story: Story) -> None:
 
 
 @pytest.mark.lab
+def test_a_resolver_that_forwards_nothing(story: Story) -> None:
+    """Alice's hushwire asks from the root down, delegation by delegation."""
+    alice, bob, dns = story["alice"], story["bob"], story["dns"]
+    story.hire("bob", rule("*.example", 'group = "private"'), dns='ask = ["alice.example"]')
+    story.hire("alice", rule("*", 'group = "private"'), dns=f'{LISTEN}\nroots = ["{dns.v4}"]')
+    fetched, canaries = story.curl(alice, "bob.example", story.serve_web(bob))
+    assert fetched, story.log()
+    assert story.peer("alice", "bob.example")["level"] == "named"
+    assert story.seen(canaries) == 0
+    asked = story.program(alice, "kdig", "+dnssec", "example", "NS")
+    assert "ns.example." in asked.stdout
+    assert " ad" in asked.stdout
+
+
+@pytest.mark.lab
 def test_private_or_clear_and_private_where_there_is_no_key(story: Story) -> None:
     """Securely none: with the one group a program goes in clear, with the other it gets SERVFAIL."""
     alice, bob = story["alice"], story["bob"]

@@ -93,6 +93,9 @@ class Dns:
     forward: tuple[NameServer, ...] = ()
     """Name servers to ask, each "address" or "address@port"; "address#name" or "address@port#name" by TLS, with a
     certificate of that name, and then all.  Empty: hushwire asks from the root down, itself."""
+    roots: tuple[Endpoint, ...] = ()
+    """Without `forward`: root servers, each "address" or "address@port", of a root of one's own with its own
+    `trust_anchor`.  Empty: those of the Internet."""
     listen: tuple[Endpoint, ...] = ()
     """Where hushwire answers this host's own programs, each "address" or "address@port" of loopback.  Empty: nowhere.
     Whoever asks here for an address gets it when the policy for it stands."""

@@ -42,6 +42,8 @@ def parse(text: str, source: str) -> Config:
         mistakes += [f"rule[{n}].{fault}" for n, rule in rules for fault in faults(rule, sections["host"])]
         mistakes += conflicts(rules)
         mistakes += unreachable(rules, sections["dns"])
+        if sections["dns"].roots and sections["dns"].forward:
+            mistakes.append("dns.roots: with dns.forward nobody asks them; leave one of the two out")
     if mistakes:
         raise ConfigError(source, mistakes)
     return Config(**sections, rules=tuple(rule for _, rule in rules))
@@ -138,6 +140,7 @@ READERS: Mapping[type[Any], Mapping[str, Reader]] = {
     Dns: {
         "trust-anchor": value.path,
         "forward": list_of(value.server),
+        "roots": list_of(value.root),
         "listen": list_of(value.listener),
         "ask": list_of(value.pattern),
     },

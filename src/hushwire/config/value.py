@@ -159,6 +159,10 @@ def _endpoint(said: str, default: int) -> Endpoint:
     return Endpoint(address(host), int(port) if at else default)
 
 
+def root(value: object) -> Endpoint:
+    return _endpoint(text(value), 53)
+
+
 def listener(value: object) -> Endpoint:
     found = _endpoint(text(value), 53)
     if not found.address.is_loopback:

@@ -252,7 +252,8 @@ class Parent:
             forward = tuple(
                 f"{each.address}@{each.port}{'#' if each.tls else ''}{each.tls}" for each in config.dns.forward
             )
-            configuration = Configuration(config.dns.trust_anchor, forward=forward)
+            roots = tuple(f"{each.address}@{each.port}" for each in config.dns.roots)
+            configuration = Configuration(config.dns.trust_anchor, roots=roots, forward=forward)
 
             def ready() -> None:
                 self._confine("resolver", True)

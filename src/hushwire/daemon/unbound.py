@@ -43,6 +43,8 @@ class Configuration:
     """DS or DNSKEY records in zone file form; empty: only `anchors`."""
     anchors: tuple[str, ...] = ()
     """DS or DNSKEY records, one each, in presentation form."""
+    roots: tuple[str, ...] = ()
+    """`address@port` of root servers, for recursion below a root of one's own; empty: those of the Internet."""
     forward: tuple[str, ...] = ()
     """`address@port` of resolvers to ask; they need not be trusted.  Empty: recursion from the root servers.  With
     `#name` after each: by TLS (RFC 7858), with a certificate of that name."""
@@ -164,6 +166,10 @@ class Validator:
             except OSError as error:
                 raise UnboundError(f"certificates: {configuration.bundle}: {error.strerror}") from error
             self._upstreams = [dot.TlsUpstream(server, context) for server in by_tls]
+        for server in configuration.roots:
+            # Asked itself for its NS records first, as a root is (RFC 8109).
+            set_stub = self._lib.ub_ctx_set_stub(self._context, b".", server.encode(), 1)
+            self._check(f"root server {server}", set_stub)
         for server in [each.forward for each in self._upstreams] or configuration.forward:
             self._check(f"forward {server}", self._lib.ub_ctx_set_fwd(self._context, server.encode()))
         anchors = configuration.anchors
@@ -412,6 +418,7 @@ typedef void (*ub_callback_type)(void *data, int error, struct ub_result *result
 struct ub_ctx *ub_ctx_create(void);
 void ub_ctx_delete(struct ub_ctx *context);
 int ub_ctx_set_option(struct ub_ctx *context, const char *option, const char *value);
+int ub_ctx_set_stub(struct ub_ctx *context, const char *zone, const char *address, int prime);
 int ub_ctx_set_fwd(struct ub_ctx *context, const char *address);
 int ub_ctx_add_ta(struct ub_ctx *context, const char *anchor);
 int ub_ctx_debugout(struct ub_ctx *context, void *file);

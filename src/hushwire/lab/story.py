@@ -94,6 +94,8 @@ class Hosts(ABC, Generic[World]):
             self.world.set(reverse_name(address), {"IPSECKEY": records})
 
     def config(self, name: str, rules: str, dns: str = "") -> str:
+        if "roots" not in dns:
+            dns = f'forward = ["{self.world.forward}"]\n{dns}'
         return f"""
 [host]
 name = "{name}.example"
@@ -104,7 +106,6 @@ plane = "{self.plane}"
 
 [dns]
 trust-anchor = "{self.world.anchor_path}"
-forward = ["{self.world.forward}"]
 {dns}
 {rules}"""
 
