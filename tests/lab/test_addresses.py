@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 import pytest
 
@@ -10,6 +11,8 @@ from hushwire.lab import uml
 from hushwire.lab.hushwire import Hushwire
 from hushwire.lab.peer import eventually
 from hushwire.lab.story import Story
+from hushwire.names.ipseckey import KeyRecord, generic, write_record
+from hushwire.names.reverse import reverse_name
 
 PLANE = os.environ.get("HUSHWIRE_PLANE", "userspace")
 NETWORKS = ("192.0.2.0/24", "2001:db8::/64")
@@ -51,6 +54,30 @@ def test_one_rule_for_a_network_is_a_pair_of_sas_for_each_peer(story: Story) -> 
     assert {str(other.v4) for other in others} | {str(other.v6) for other in others} <= set(peers)
     assert all(peers[str(other.v4)]["level"] == "named" for other in others)
     assert story.relay.report().seen(canary) == 0
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("said", ["by its own reverse zone", "by nobody"])
+def test_an_address_whose_gateway_is_another_host(story: Story, said: str) -> None:
+    """RFC 4025 s2.5: its owner says that bob speaks for it, so what is for it goes through a tunnel to bob."""
+    alice, bob = story["alice"], story["bob"]
+    behind = ip_address("192.0.2.77")
+    bob.run("ip", "address", "add", f"{behind}/32", "dev", "lo")
+    (daemon,) = hire(story, "alice")
+    rule = f'[[rule]]\npeer = "{alice.v4}"\nmode = "tunnel"\nlocal-networks = ["{behind}/32"]\n'
+    gateway = story.hire("bob", f'{rule}remote-networks = ["{alice.v4}/32"]\n', publish=False)
+    if said == "by its own reverse zone":
+        record = KeyRecord(10, bob.v4, gateway.key.public)
+        story.world.set(reverse_name(behind), {"IPSECKEY": [generic(write_record(record))]})
+    canary = story.relay.canary()
+    command = ("ping", "-n", "-c", "1", "-W", "1", "-p", canary.hex(), str(behind))
+    arrived = eventually(lambda: alice.run(*command, check=False).returncode == 0, 15 if said != "by nobody" else 4)
+    assert arrived is (said != "by nobody"), story.log()
+    assert story.relay.report().seen(canary) == 0
+    if arrived:
+        (peer,) = (peer for peer in daemon.status()["peers"] if peer["peer"] == str(behind))
+        assert peer["ike"][0]["remote"].startswith(f"{bob.v4}:")
+        assert peer["ike"][0]["children"][0]["mode"] == "tunnel"
 
 
 @pytest.mark.lab

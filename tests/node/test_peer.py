@@ -8,6 +8,10 @@ import pytest
 from hushwire.config import Group, Rule, Start
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
+from hushwire.entropy import SeededEntropy
+from hushwire.events import Answered, Outcome
+from hushwire.names.ipseckey import KeyRecord, write_record
+from hushwire.names.lookup import AddressLookup
 from hushwire.node.peer import FIRST_WAIT, LAST_WAIT, Peer
 from hushwire.node.rulebook import group_rules, permits_clear
 from hushwire.node.scope import PROTECT_PRIORITY, REQID_BASE, narrowness, nearest
@@ -16,6 +20,7 @@ from hushwire.policy.pad import Identity
 from hushwire.policy.sad import Mode
 from hushwire.policy.selector import Flow, Selector
 from hushwire.policy.spd import Action
+from hushwire.timers import Now
 
 OWN4, OWN6 = ip_address("192.0.2.1"), ip_address("2001:db8::1")
 FAR = ip_address("192.0.2.2")
@@ -186,3 +191,25 @@ def test_each_rule_about_a_peer_says_what_becomes_of_its_own_packets() -> None:
     entry = mixed.entry(FAR, OWN)
     assert entry is not None
     assert {selector.remote_port for selector in entry.selectors} == {25, 0}
+
+
+def test_an_address_behind_a_gateway() -> None:
+    """RFC 4025 s2.5: what is for it goes to whom its reverse zone names; and nowhere, if we cannot go there."""
+    address, gateway = ip_address("192.0.2.9"), ip_address("2001:db8::9")
+    lookup = AddressLookup(address, iter(range(1, 9)).__next__, SeededEntropy(b"gateway"))
+    now = Now(0.0, 0.0)
+    (question,) = lookup.start(now)
+    rdata = (write_record(KeyRecord(10, gateway, KEY)),)
+    lookup.answered(Answered(question.request, question.name, question.rdtype, Outcome.SECURE, rdata, 60), now)
+    behind = Peer(3, (Rule(ip_network("192.0.2.9")),), lookup)
+    assert (behind.gateway, behind.ends, behind.identity) == (gateway, (gateway,), Identity.address(gateway))
+    assert {policy.action for policy in behind.desired((OWN4,)).values()} == {Action.BLOCK}
+    policies = behind.desired(OWN).values()
+    assert {(policy.action, policy.mode, policy.tunnel) for policy in policies} == {
+        (Action.PROTECT, Mode.TUNNEL, (OWN6, gateway))
+    }
+    assert {policy.selector for policy in policies} == {Selector.between(OWN4, address)}
+    assert behind.entry(address, OWN) is None
+    entry = behind.entry(gateway, OWN)
+    assert entry is not None
+    assert (entry.keys, entry.mode, entry.selectors) == ((KEY,), Mode.TUNNEL, (Selector.between(OWN4, address),))

@@ -138,9 +138,11 @@ class Guard:
         out = sa.direction is Direction.OUT
         ours, theirs = (sa.source, sa.destination) if out else (sa.destination, sa.source)
         self._judge_ends(ours, theirs, rules)
-        if all(rule.mode is not sa.mode for rule in rules):
+        by_gateway = sa.mode is Mode.TUNNEL and self._may_have_gateway(sa.selector, rules)
+        if all(rule.mode is not sa.mode for rule in rules) and not by_gateway:
             raise Forbidden(f"an SA in {sa.mode.value} mode")
-        if not (_one_family(sa.selector) and any(scope.covers(sa.selector) for scope in self._scopes(rules, theirs))):
+        inner = sa.selector.remote.network_address if by_gateway else theirs
+        if not (_one_family(sa.selector) and any(scope.covers(sa.selector) for scope in self._scopes(rules, inner))):
             raise Forbidden(f"an SA for {sa.selector}")
         if sa.mode is Mode.TRANSPORT and not Selector.between(ours, theirs).covers(sa.selector):
             raise Forbidden(f"an SA between {ours} and {theirs} for {sa.selector}")
@@ -194,7 +196,8 @@ class Guard:
             self._judge_softness(selector, rules)
             self._judge_loosening(selector, policy.direction)
         if policy.action is Action.PROTECT:
-            if all(rule.mode is not policy.mode for rule in rules):
+            by_gateway = policy.mode is Mode.TUNNEL and self._may_have_gateway(selector, rules)
+            if all(rule.mode is not policy.mode for rule in rules) and not by_gateway:
                 raise Forbidden(f"a policy in {policy.mode.value} mode")
             if (policy.mode is Mode.TUNNEL) != (policy.tunnel is not None):
                 raise Forbidden("a tunnel without end points, or end points without a tunnel")
@@ -257,6 +260,13 @@ class Guard:
             raise Forbidden(f"a policy for {selector}")
         if not any(selector.remote in rule.remote_networks or selector.remote == _prefix(rule) for rule in rules):
             self._judge_remote(remote, rules)
+
+    def _may_have_gateway(self, selector: Selector, rules: Rules) -> bool:
+        """Whether the DNS may say who speaks for an address: a rule looks its key up, in its own reverse zone."""
+        about = self._rulebook.for_address(selector.remote.network_address) or ()
+        ours = rules is self._of_many or rules[0].name is None
+        one = selector.remote.prefixlen == selector.remote.max_prefixlen
+        return ours and one and any(rule.require is Assurance.NAMED for rule in about)
 
     def _scopes(self, rules: tuple[Rule, ...], remote: IPAddress) -> Iterator[Selector]:
         """The selectors that the rules come to for a peer at `remote`."""

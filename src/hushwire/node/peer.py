@@ -132,6 +132,8 @@ class Peer:
         """What it may say it is: with an alias, the name that this leads to as well."""
         canonical = self.canonical
         known = self.rule.expected
+        if self.gateway is not None:
+            return (Identity.address(self.gateway),)
         if self.rule.identity is not None or not canonical or canonical == self.rule.name:
             return (known,)
         return Identity.fqdn(canonical), known
@@ -218,6 +220,21 @@ class Peer:
         """Whether a rule permits clear."""
         return any(permits_clear((rule,)) for rule in self.rules)
 
+    @property
+    def gateway(self) -> IPAddress | None:
+        """Of an address: who speaks for it, as its own reverse zone says (RFC 4025 s2.5); None: itself."""
+        binding = self.lookup.binding if self.rule.name is None and self.lookup is not None else None
+        return binding.gateway if binding is not None else None
+
+    @property
+    def ends(self) -> tuple[IPAddress, ...]:
+        """Where IKE is spoken with it."""
+        return (self.gateway,) if self.gateway is not None else self.addresses
+
+    def mode(self, rule: Rule) -> Mode:
+        """Of what a rule protects: what is for another than the one who proves himself goes in a tunnel to him."""
+        return Mode.TUNNEL if self.gateway is not None else rule.mode
+
     def keys_at(self, address: IPAddress) -> tuple[PublicKey, ...]:
         """The keys that may prove it at one address."""
         if self.lookup is not None:
@@ -254,14 +271,15 @@ class Peer:
     def entry(self, remote: IPAddress, own: Sequence[IPAddress]) -> PadEntry | None:
         """Its PAD entry as seen at one of its addresses; None while nothing could prove it there."""
         keys, fingerprints = self.keys_at(remote), self.fingerprints_at(remote)
-        if (remote not in self.addresses and not self.rule.roams) or not (keys or fingerprints or self.psk):
+        if (remote not in self.ends and not self.rule.roams) or not (keys or fingerprints or self.psk):
             return None
         rules = (rule for rule in self.rules if not refuses((rule,)))
-        selectors = tuple(selector for rule in rules for selector in selectors_of(rule, own, remote))
+        inner = self.addresses[0] if self.gateway is not None else remote
+        selectors = tuple(selector for rule in rules for selector in selectors_of(rule, own, inner))
         return PadEntry(
-            self.name, self.identity, () if self.rule.roams else self.addresses, keys, self.psk, self.rule.require,
-            self.reqid, self.rule.mode, selectors, self._own_identity(own, remote), fingerprints, self.identities[1:],
-            introduced=not (self.born and self.rule.name is not None),
+            self.name, self.identity, () if self.rule.roams else self.ends, keys, self.psk, self.rule.require,
+            self.reqid, self.mode(self.rule), selectors, self._own_identity(own, remote), fingerprints,
+            self.identities[1:], introduced=not (self.born and self.rule.name is not None),
         )  # fmt: skip
 
     def _own_identity(self, own: Sequence[IPAddress], remote: IPAddress) -> Identity | None:
@@ -279,7 +297,7 @@ class Peer:
                 continue
             for selector in selectors_of(rule, (flow.local,), self._outer(flow.remote)):
                 if selector.matches(flow) or (rule.mode is Mode.TRANSPORT and same_hosts(selector, flow)):
-                    return Wanted((selector,), rule.mode, acquire)
+                    return Wanted((selector,), self.mode(rule), acquire)
         return None
 
     def _outer(self, remote: IPAddress) -> IPAddress:
@@ -345,10 +363,15 @@ class Peer:
             made = self.synthetic.get(remote)
             if made is not None:
                 selector = replace(selector, remote=host_network(made))
-            if rule.mode is Mode.TUNNEL and action is Action.PROTECT:
-                local = nearest(own, remote)
-                assert local is not None
-                tunnel = local, remote
+            mode = self.mode(rule)
+            if mode is Mode.TUNNEL and action is Action.PROTECT:
+                far = self.gateway or remote
+                local = nearest(own, far)
+                if local is None:
+                    # It can only be reached in another IP version, in which we are not: so nothing leaves.
+                    action, mode = Action.BLOCK, rule.mode
+                else:
+                    tunnel = local, far
             priority = PROTECT_PRIORITY - narrowness(selector)
             life = SHUNT_LIFE if action is Action.CLEAR else 0
             for direction in Direction:
@@ -358,7 +381,7 @@ class Peer:
                     action,
                     priority,
                     self.reqid,
-                    rule.mode,
+                    mode,
                     tunnel,
                     soft,
                     life,

@@ -41,8 +41,8 @@ class Seeking:
         if wanted is None:
             return
         own = self._peers.own
-        known = flow.remote in peer.addresses or peer.rule.roams
-        remote = flow.remote if known else next(iter(peer.addresses), flow.remote)
+        known = flow.remote in peer.ends or peer.rule.roams
+        remote = flow.remote if known else next(iter(peer.ends), flow.remote)
         # A tunnel ends where its policy says; what it carries may be of another address of ours.
         inner = wanted.mode is Mode.TUNNEL or flow.local not in own
         local = nearest(own, remote) if inner else flow.local
