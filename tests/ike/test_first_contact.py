@@ -98,3 +98,21 @@ def test_nor_does_one_that_a_program_asked_for_say_it(pair: Any) -> None:
     pair.deliver()
     request = next(send.data for name, send in pair.seen if name == "alice" and send.data[18] == 35)
     assert pair.open(sa, request).notify(NotifyType.INITIAL_CONTACT) is None
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_an_ike_sa_from_an_address_that_is_gone_is_no_rival(standing: Any, guard: str) -> None:
+    """Alice roams: what she had from her old address ends unheard, and the new one is not taken for a crossing."""
+    pair = standing
+    old = pair.alice.sa
+    # The lower of two stays when both ends have begun, so the new one would go.
+    old.origin = (bytes(8), True)
+    if guard == "in":
+        pair.alice.endpoint.delete(old, pair.now)
+        pair.collect()
+        pair.wire.clear()
+        assert old.state is State.ESTABLISHED
+    pair.now = replace(pair.now, monotonic=pair.now.monotonic + 1)
+    new = pair.initiate()
+    pair.deliver()
+    assert (new.state is State.ESTABLISHED and not new.deleting) is (guard == "in")

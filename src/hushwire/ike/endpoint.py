@@ -285,7 +285,9 @@ class Endpoint:
             if not isinstance(told, report.Established):
                 continue
             for other in self.of_peer(told.sa.peer.identity) if told.sa.peer else ():
-                if other.state is not State.ESTABLISHED or other.remote != told.sa.remote:
+                same_way = (other.local.address, other.remote) == (told.sa.local.address, told.sa.remote)
+                if other.state is not State.ESTABLISHED or other.deleting or not same_way:
+                    # It is no rival: it is going, or its address is, and cannot tell the peer so any more.
                     continue
                 if told.sa.succession.is_over(other) or other.succession.is_over(told.sa):
                     # Not by chance: one is to take the other's place, and whoever began that one sees to it.
