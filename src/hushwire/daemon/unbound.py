@@ -43,8 +43,6 @@ class Configuration:
     """DS or DNSKEY records in zone file form; empty: only `anchors`."""
     anchors: tuple[str, ...] = ()
     """DS or DNSKEY records, one each, in presentation form."""
-    roots: tuple[str, ...] = ()
-    """`address@port` of root servers, for recursion below a root of one's own; empty: those of the Internet."""
     forward: tuple[str, ...] = ()
     """`address@port` of resolvers to ask; they need not be trusted.  Empty: recursion from the root servers.  With
     `#name` after each: by TLS (RFC 7858), with a certificate of that name."""
@@ -52,6 +50,8 @@ class Configuration:
     """File with the certificates of those who may vouch for such a name."""
     timeout: float = 5.0
     """Seconds until a question without an answer is an ERROR."""
+    roots: tuple[str, ...] = ()
+    """`address@port` of root servers, for recursion below a root of one's own; empty: those of the Internet."""
 
 
 class UnboundError(Exception):
