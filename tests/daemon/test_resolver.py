@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -24,6 +24,7 @@ from hushwire.daemon.channel import Channel, ChannelClosed, pair
 from hushwire.daemon.unbound import Configuration, UnboundError, Validator
 from hushwire.events import Answered, Lookup, Outcome
 from hushwire.lab.dns import BOGUS, BOGUS_KEY, EXPIRED, SignedWorld
+from hushwire.lab.resolving import Upstream
 from hushwire.names.binding import AAAA, A, Unbound, bind
 from hushwire.names.ipseckey import IPSECKEY, KeyRecord, read_records, write_record
 from hushwire.names.tlsa import TLSA, owner
@@ -227,7 +228,7 @@ def test_nobody_there_is_an_error(world: SignedWorld) -> None:
 
 def test_stripped_signatures_and_forged_ad_bit_are_an_error(world: SignedWorld) -> None:
     """Rows 31 and 32: somebody on the path takes RRSIGs away, says AD, and puts his own key."""
-    with Server(lambda octets: stripped(octets, world.port)) as port:
+    with Upstream(lambda octets: stripped(octets, world.port)) as port:
         configuration = Configuration(str(world.anchor_path), forward=(f"127.0.0.1@{port}",), timeout=4)
         with closing(Validator(configuration)) as validator:
             assert [answer.outcome for answer in three(validator, "alice.example")] == [Outcome.ERROR] * 3
@@ -250,37 +251,12 @@ def test_servfail_and_refused_are_an_error(world: SignedWorld) -> None:
             reply.set_rcode(rcode)
             return reply.to_wire()
 
-        with Server(answer) as port:
+        with Upstream(answer) as port:
             configuration = Configuration(str(world.anchor_path), forward=(f"127.0.0.1@{port}",), timeout=4)
             with closing(Validator(configuration)) as validator:
                 answers = three(validator, "alice.example")
         assert [answer.outcome for answer in answers] == [Outcome.ERROR] * 3
         assert {answer.reason for answer in answers} == {"SERVFAIL"}
-
-
-class Server:
-    """A process that answers each datagram with what `answer` makes of it."""
-
-    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
-        self._answer = answer
-
-    def __enter__(self) -> int:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.bind(("127.0.0.1", 0))
-            self._pid = os.fork()
-            if self._pid == 0:
-                signal.alarm(30)
-                try:
-                    while True:
-                        octets, peer = sock.recvfrom(4096)
-                        sock.sendto(self._answer(octets), peer)
-                finally:
-                    os._exit(1)
-            return int(sock.getsockname()[1])
-
-    def __exit__(self, *_: object) -> None:
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
 
 
 def stripped(octets: bytes, upstream: int) -> bytes:

@@ -20,6 +20,7 @@ from hushwire.daemon import planes
 from hushwire.daemon.synthetic import Names
 from hushwire.events import Installed, InstallPolicy, InstallSA
 from hushwire.lab.namespaces import Host, Topology
+from hushwire.lab.stage import UDP_ECHO
 from hushwire.linux.xfrm import Xfrm
 from hushwire.names.synthetic import POOLS
 from hushwire.node.scope import REQID_BASE
@@ -29,16 +30,6 @@ from hushwire.policy.spd import Action, Policy
 from hushwire.wire.address import IPAddress
 from hushwire.wire.registry import EncrID
 
-ECHO = """
-import socket
-sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-sock.bind(("::", 7))
-print("ready", flush=True)
-while True:
-    data, peer = sock.recvfrom(65536)
-    print(peer[0].removeprefix("::ffff:"), flush=True)
-    sock.sendto(data, peer)
-"""
 ASK = """
 import socket, sys
 for far in sys.argv[1:]:
@@ -165,7 +156,7 @@ def topology() -> Iterator[Topology]:
 
 
 def echo(host: Host) -> "subprocess.Popen[str]":
-    process = host.start(sys.executable, "-c", ECHO, stdout=subprocess.PIPE)
+    process = host.start(sys.executable, "-c", UDP_ECHO, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process

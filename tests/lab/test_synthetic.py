@@ -10,6 +10,7 @@ from ipaddress import ip_address
 import pytest
 
 from hushwire.crypto.keys import KeyKind, PrivateKey
+from hushwire.lab.stage import UDP_ECHO
 from hushwire.lab.story import Story
 from hushwire.names.synthetic import POOLS, is_synthetic
 
@@ -20,16 +21,6 @@ RULES = '[[rule]]\npeer = "*.example"\ngroup = "private"\n'
 LISTEN = 'listen = ["127.0.0.153"]'
 RRTYPES = {4: "A", 6: "AAAA"}
 
-UDP_ECHO = """
-import socket
-sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-sock.bind(("::", 7))
-print("ready", flush=True)
-while True:
-    data, peer = sock.recvfrom(65536)
-    print(peer[0].removeprefix("::ffff:"), flush=True)
-    sock.sendto(data, peer)
-"""
 UDP_ASK = """
 import socket, sys
 far, port, octets = sys.argv[1:]

@@ -155,3 +155,15 @@ exec "$@"
 
 A command in a namespace has its mounts to itself, so this is seen by nobody else.
 """
+
+UDP_ECHO = """
+import socket
+sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+sock.bind(("::", 7))
+print("ready", flush=True)
+while True:
+    data, peer = sock.recvfrom(65536)
+    print(peer[0].removeprefix("::ffff:"), flush=True)
+    sock.sendto(data, peer)
+"""
+"""A program that sends every datagram to port 7 back, and says whom it is from."""
