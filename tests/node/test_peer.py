@@ -1,5 +1,6 @@
 """A Peer: what rules and the DNS come to, as PAD entry, policies and waits."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -9,10 +10,10 @@ from hushwire.config import Group, Rule, Start
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
 from hushwire.entropy import SeededEntropy
-from hushwire.events import Answered, Outcome
+from hushwire.events import Acquire, Answered, Outcome
 from hushwire.names.ipseckey import KeyRecord, write_record
 from hushwire.names.lookup import AddressLookup
-from hushwire.node.peer import FIRST_WAIT, LAST_WAIT, Peer
+from hushwire.node.peer import ACQUIRE_LIFE, FIRST_WAIT, LAST_WAIT, Peer
 from hushwire.node.rulebook import group_rules, permits_clear
 from hushwire.node.scope import PROTECT_PRIORITY, REQID_BASE, narrowness, nearest
 from hushwire.policy.assurance import Assurance
@@ -213,3 +214,21 @@ def test_an_address_behind_a_gateway() -> None:
     entry = behind.entry(gateway, OWN)
     assert entry is not None
     assert (entry.keys, entry.mode, entry.selectors) == ((KEY,), Mode.TUNNEL, (Selector.between(OWN4, address),))
+
+
+def test_a_packet_is_sought_for_as_long_as_it_may_wait_and_a_later_one_anew() -> None:
+    one, first = peer(), Acquire(Flow(OWN4, FAR, 6), REQID_BASE + 3, 1)
+    one.seek(first, 0.0)
+    one.seek_again(FAR, 10.0)
+    assert one.waiting == {FAR: first}
+    # Made again for the same packet: its time goes on.
+    one.waiting.clear()
+    one.seek(first, 11.0)
+    one.seek_again(FAR, ACQUIRE_LIFE + 5)
+    assert not one.waiting
+    later = replace(first, sequence=2)
+    one.seek(later, ACQUIRE_LIFE + 6)
+    one.seek_again(FAR, ACQUIRE_LIFE + 10)
+    assert one.waiting == {FAR: later}
+    one.found(FAR)
+    assert not one.sought

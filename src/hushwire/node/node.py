@@ -56,7 +56,7 @@ from hushwire.node.idle import Idle
 from hushwire.node.peer import Peer
 from hushwire.node.peers import Blocked, Crowded, Peers, Secrets
 from hushwire.node.policies import Policies
-from hushwire.node.rulebook import permits_clear, refuses
+from hushwire.node.rulebook import Rules, permits_clear, refuses
 from hushwire.node.seeking import Seeking
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
@@ -285,14 +285,8 @@ class Node:
 
     def _asked(self, request: int, name: str, now: Now, *, command: bool) -> None:
         rules = self.peers.rulebook.for_name(name)
-        told = None
-        if rules is None or rules[0].require is Assurance.CLEAR or name == self._config.host.name:
-            told = Told(Verdict.PASS)
-        elif refuses(rules):
-            told = Told(Verdict.REFUSE, reason=f"{name}: a rule blocks it")
-        elif rules[0].start is Start.WAIT and permits_clear(rules) and not self._has_reached(name):
-            told = Told(Verdict.PASS)
         try:
+            told = self._told_at_once(name, rules)
             peer = self.peers.of_name(name, rules) if told is None and rules is not None else None
         except Crowded as error:
             peer, told = None, Told(Verdict.REFUSE, reason=str(error))
@@ -308,6 +302,16 @@ class Node:
             # After a long failure its own turn would come minutes after the DNS is back.
             self._look_up(peer, now)
         self._let_prove(self._follow(peer, now), now)
+
+    def _told_at_once(self, name: str, rules: Rules | None) -> Told | None:
+        """What a program is told for which nobody need be asked; None: it has to wait."""
+        if rules is None or rules[0].require is Assurance.CLEAR or name == self._config.host.name:
+            return Told(Verdict.PASS)
+        if refuses(rules):
+            return Told(Verdict.REFUSE, reason=f"{name}: a rule blocks it")
+        if rules[0].start is Start.WAIT and permits_clear(rules) and not self._has_reached(name):
+            return Told(Verdict.PASS)
+        return None
 
     def _has_reached(self, name: str) -> bool:
         """Whether a name's level was ever reached."""
@@ -390,8 +394,7 @@ class Node:
         peer.begun(now.monotonic)
         if peer.known and peer.not_before <= now.monotonic:
             flow = replace(event.flow, remote=peer.real(event.flow.remote))
-            if len(peer.sought) < MOST_WAITING:
-                peer.sought.setdefault(event.flow.remote, (event, now.monotonic))
+            peer.seek(event, now.monotonic)
             self._seeking.protect(peer, flow, event.sequence, now)
             return
         if event.flow.remote in peer.waiting or len(peer.waiting) < MOST_WAITING:

@@ -452,6 +452,14 @@ class Peer:
         self.proven[where] = now
         return not known
 
+    def seek(self, acquire: Acquire, now: float) -> None:
+        """An attempt begins for a packet; one that is made again for the same packet is no news."""
+        before = self.sought.get(acquire.flow.remote)
+        if before is None or before[0] != acquire:
+            self.sought.pop(acquire.flow.remote, None)
+            if len(self.sought) < MOST_ADDRESSES:
+                self.sought[acquire.flow.remote] = acquire, now
+
     def seek_again(self, where: IPAddress, now: float) -> None:
         """An attempt failed there: what it was for waits for the next, unless nobody can be waiting any more."""
         for remote, (acquire, since) in list(self.sought.items()):
