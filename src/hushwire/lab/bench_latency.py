@@ -22,6 +22,10 @@ PLAIN = "127.0.0.53"
 """Where unbound answers on the same host."""
 DISTANCES = (0.0, 0.020, 0.100)
 """Round trips of the wire, in seconds."""
+WARM = 20
+"""Fetches after the first, in each round."""
+Fetches = tuple[float, list[float]]
+"""Milliseconds of the first, and of those after it."""
 PRIVATE = '[[rule]]\npeer = "*"\ngroup = "private"\n'
 
 
@@ -34,6 +38,8 @@ class Wait:
     plain: tuple[float, float]
     """Cold, warm."""
     hushwire: tuple[float, float]
+    spread: float
+    """How far the middle eight tenths of plain's warm times are apart: what differs by less cannot be seen."""
 
     @property
     def added(self) -> tuple[float, float]:
@@ -46,7 +52,8 @@ class Wait:
         return (
             f"RTT {self.distance:3.0f} ms   "
             f"cold: plain {cold:6.1f}, hushwire {our_cold:6.1f}, added {self.added[0]:6.1f}{trips}   "
-            f"warm: plain {warm:6.1f}, hushwire {our_warm:6.1f}, added {self.added[1]:5.1f}"
+            f"warm: plain {warm:6.1f}, hushwire {our_warm:6.1f}, added {self.added[1]:5.1f} "
+            f"(plain's spread {self.spread:.1f})"
         )
 
 
@@ -54,16 +61,17 @@ def measure(rounds: int, plane: str, tell: Callable[[object], None]) -> list[Wai
     """The table, told line by line."""
     waits = []
     for distance in DISTANCES:
-        plain = _medians(_plain(distance) for _ in range(rounds))
-        ours = _medians(_hushwire(distance, plane) for _ in range(rounds))
-        waits.append(Wait(distance * 1000, plain, ours))
+        plain = [_plain(distance) for _ in range(rounds)]
+        ours = [_hushwire(distance, plane) for _ in range(rounds)]
+        tenths = statistics.quantiles([each for _, warm in plain for each in warm], n=10)
+        waits.append(Wait(distance * 1000, _medians(plain), _medians(ours), tenths[-1] - tenths[0]))
         tell(waits[-1])
     return waits
 
 
-def _medians(rounds: Iterator[tuple[float, float]]) -> tuple[float, float]:
-    cold, warm = zip(*rounds, strict=True)
-    return statistics.median(cold), statistics.median(warm)
+def _medians(rounds: list[Fetches]) -> tuple[float, float]:
+    warm = [each for _, several in rounds for each in several]
+    return statistics.median(cold for cold, _ in rounds), statistics.median(warm)
 
 
 @contextmanager
@@ -76,7 +84,7 @@ def _stage(distance: float, plane: str) -> Iterator[tuple[Story, Path]]:
         yield story, pages
 
 
-def _plain(distance: float) -> tuple[float, float]:
+def _plain(distance: float) -> Fetches:
     with _stage(distance, "auto") as (story, _):
         alice, bob = story["alice"], story["bob"]
         story.world.publish("bob.example", [bob.v4, bob.v6])
@@ -90,7 +98,7 @@ def _plain(distance: float) -> tuple[float, float]:
         return _fetch_twice(story, alice, PLAIN)
 
 
-def _hushwire(distance: float, plane: str) -> tuple[float, float]:
+def _hushwire(distance: float, plane: str) -> Fetches:
     with _stage(distance, plane) as (story, _):
         story.hire("bob", PRIVATE.replace("*", "alice.example"))
         story.hire("alice", PRIVATE, dns=f'listen = ["{LISTENER}"]')
@@ -99,7 +107,7 @@ def _hushwire(distance: float, plane: str) -> tuple[float, float]:
         return _fetch_twice(story, story["alice"], LISTENER)
 
 
-def _fetch_twice(story: Story, alice: Host, server: str) -> tuple[float, float]:
+def _fetch_twice(story: Story, alice: Host, server: str) -> Fetches:
     """Milliseconds to the first byte, cold and warm."""
     # Another question makes the resolver fetch the zones' keys, which one does not do for each name.
     asked = eventually(lambda: "NOERROR" in story.program(alice, "kdig", f"@{server}", "bob.example", "TXT").stdout, 20)
@@ -116,10 +124,10 @@ def _fetch_twice(story: Story, alice: Host, server: str) -> tuple[float, float]:
         "%{time_starttransfer}",
         "http://bob.example/page",
     )
-    cold, *warm = (story.program(alice, *command, server=server).stdout for _ in range(4))
+    cold, *warm = (story.program(alice, *command, server=server).stdout for _ in range(1 + WARM))
     if not all(map(float, (cold, *warm))):
         raise RuntimeError(f"no page came:\n{story.log()}")
-    return float(cold) * 1000, statistics.median(map(float, warm)) * 1000
+    return float(cold) * 1000, [float(each) * 1000 for each in warm]
 
 
 UNBOUND = """
