@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from hushwire.config import Config, Dns, Rule
 from hushwire.config import Host as HostConfig
@@ -11,9 +12,9 @@ from hushwire.names.ipseckey import IPSECKEY
 from hushwire.names.tlsa import TLSA
 from hushwire.node.rulebook import permits_clear
 from hushwire.policy.spd import Action
+from hushwire.sim import deeds
 from hushwire.sim.check import Check
 from hushwire.sim.host import CANARY, Host
-from hushwire.sim.trial import CALM
 from hushwire.sim.world import Violation, Weather, World
 from hushwire.wire.address import IPAddress
 
@@ -83,12 +84,7 @@ class Crowd:
         for _ in range(chance.randint(0, plan.deeds)):
             world.after(chance.uniform(3, plan.storm), self._deed())
         world.run(plan.storm)
-        world.remark("the weather is calm")
-        world.weather = CALM
-        world.zone.faults.clear()
-        for host in self.hosts:
-            if not host.up:
-                host.start()
+        deeds.calm(world, self.hosts)
         self._judge()
 
     def _config(self, name: str) -> Config:
@@ -125,36 +121,14 @@ class Crowd:
         return deed(host, other)
 
     def _restart(self, host: Host, _: Host) -> Callable[[], None]:
-        down = self._chance.uniform(0, 30)
-
-        def act() -> None:
-            if host.up:
-                self.world.remark(f"{host.name} goes down for {down:.1f} s")
-                host.stop()
-                self.world.after(down, lambda: None if host.up else host.start())
-
-        return act
+        return partial(deeds.restart, host, self._chance.uniform(0, 30))
 
     def _new_key(self, host: Host, _: Host) -> Callable[[], None]:
-        def act() -> None:
-            if host.up:
-                self.world.remark(f"{host.name} has a new key, and restarts")
-                host.stop()
-                host.new_key()
-                host.publish()
-                host.start()
-
-        return act
+        return partial(deeds.new_key, host)
 
     def _move(self, host: Host, _: Host) -> Callable[[], None]:
         far = self._chance.randint(1, 9)
-
-        def act() -> None:
-            self.world.remark(f"{host.name} moves by {far}")
-            host.move(str(host.addresses[0] + far))
-            host.publish()
-
-        return act
+        return lambda: deeds.move(host, str(host.addresses[0] + far))
 
     def _swap(self, host: Host, other: Host) -> Callable[[], None]:
         """Each has the other's address: a network that gives them out anew."""

@@ -3,19 +3,20 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from hushwire.config import Config, Esp, Ike, Rule, Start
 from hushwire.config import Host as HostConfig
 from hushwire.config.proposal import esp_offer, ike_offer
 from hushwire.events import Connect, Disconnect, Outcome, Rekey, Status
 from hushwire.policy.sad import Mode
+from hushwire.sim import deeds
 from hushwire.sim.check import unsettled
 from hushwire.sim.host import Host
 from hushwire.sim.pair import ALICE, BOB, IPV4, IPV6, pair
 from hushwire.sim.world import Violation, Weather, World
 
 STORM = Weather(loss=0.2, duplication=0.1, delay=(0.005, 0.2), inside=0.003, refusal=0.01)
-CALM = Weather(delay=(0.005, 0.02), inside=0.001)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Trial:
         for _ in range(chance.randint(0, plan.deeds)):
             world.after(chance.uniform(3, plan.storm), self._deed())
         world.run(plan.storm)
-        self._calm()
+        deeds.calm(world, self.hosts)
         world.run(plan.settle)
         self._judge()
 
@@ -107,39 +108,14 @@ class Trial:
 
     def _restart(self, hosts: tuple[Host, ...]) -> Callable[[], None]:
         """The power fails at one of them."""
-        host, down = hosts[0], self._chance.choice((0.0, self._chance.uniform(0, 40)))
-
-        def act() -> None:
-            if host.up:
-                self.world.remark(f"{host.name} goes down for {down:.1f} s")
-                host.stop()
-                self.world.after(down, lambda: None if host.up else host.start())
-
-        return act
+        return partial(deeds.restart, hosts[0], self._chance.choice((0.0, self._chance.uniform(0, 40))))
 
     def _new_key(self, hosts: tuple[Host, ...]) -> Callable[[], None]:
-        host = hosts[0]
-
-        def act() -> None:
-            if host.up:
-                self.world.remark(f"{host.name} has a new key, and restarts")
-                host.stop()
-                host.new_key()
-                host.publish()
-                host.start()
-
-        return act
+        return partial(deeds.new_key, hosts[0])
 
     def _move(self, hosts: tuple[Host, ...]) -> Callable[[], None]:
         host = hosts[0]
-        address = str(host.addresses[0] + self._chance.randint(1, 9))
-
-        def act() -> None:
-            self.world.remark(f"{host.name} moves to {address}")
-            host.move(address)
-            host.publish()
-
-        return act
+        return partial(deeds.move, host, str(host.addresses[0] + self._chance.randint(1, 9)))
 
     def _darken(self, hosts: tuple[Host, ...]) -> Callable[[], None]:
         name, seconds = hosts[0].name, self._chance.uniform(2, 40)
@@ -156,14 +132,6 @@ class Trial:
         return self.bob if host is self.alice else self.alice
 
     # --- the end ---
-
-    def _calm(self) -> None:
-        self.world.remark("the weather is calm")
-        self.world.weather = CALM
-        self.world.zone.faults.clear()
-        for host in self.hosts:
-            if not host.up:
-                host.start()
 
     def _judge(self) -> None:
         """P6.  A rekey may be under way at any moment: they are looked at for a while."""

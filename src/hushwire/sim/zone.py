@@ -61,12 +61,13 @@ class Zone:
         request, name, rdtype = question.request, question.name, question.rdtype
         host = name.removeprefix("_500._udp.") if rdtype == TLSA else name
         fault = self.faults.get((host, rdtype)) or self.faults.get(host)
-        if fault is not None:
+        if fault in (Outcome.DENIED, Outcome.ERROR):
             return Answered(request, name, rdtype, fault, reason="by the simulator's will")
         # An alias is one of the name itself, not of the names below it.
         alias = self.records[host].alias if host in self.records and rdtype != TLSA else ""
         rdata = self._rdata(alias or host, rdtype)
-        outcome = Outcome.SECURE if rdata else Outcome.DENIED
+        # What is not signed is passed on all the same: that nobody believes it is up to who asked.
+        outcome = fault or (Outcome.SECURE if rdata else Outcome.DENIED)
         return Answered(request, name, rdtype, outcome, rdata, self.ttl, canonical=alias)
 
     def _publish(self, name: str, records: Records) -> None:
