@@ -79,6 +79,16 @@ class Gaps:
                     self.found.append(f"{me.name} sends what nobody can open: {sa.spi:08x}")
 
 
+def settled(pair: Any, gaps: Gaps, *switched: Any) -> None:
+    """One IKE SA with all its Child SAs, by the new keys of those that switched; and there was never a gap."""
+    for me in switched:
+        assert proved_by(pair, me) == {NEW[me.name].public.fingerprint}
+    assert len(pair.alice.sa.children) == len(pair.bob.sa.children) == gaps.selectors
+    assert len(pair.alice.plane) == 2 * gaps.selectors
+    assert gaps.found == []
+    pair.agree()
+
+
 @pytest.fixture
 def several(make_pair: Callable[..., Any]) -> Any:
     """An IKE SA with three Child SAs, one for each port at Bob."""
@@ -111,10 +121,7 @@ def test_a_new_ike_sa_before_the_old_one_goes(standing: Any, name: str) -> None:
     pair.wait(3)
     assert old.state is State.CLOSED
     assert me.sa is not old
-    assert proved_by(pair, me) == {NEW[name].public.fingerprint}
-    assert pair.alice.child.spi_in == pair.bob.child.spi_out
-    assert gaps.found == []
-    pair.agree()
+    settled(pair, gaps, me)
     # It is done once, and then it is quiet.
     sent = len(pair.seen)
     pair.wait(20)
@@ -158,12 +165,9 @@ def test_all_child_sas_are_made_anew(several: Any, name: str) -> None:
     published(pair, me)
     switch(pair, me)
     pair.wait(4)
-    assert proved_by(pair, me) == {NEW[name].public.fingerprint}
+    settled(pair, gaps, me)
     assert {child.selector.remote_port or child.selector.local_port for child in me.sa.children.values()} == set(PORTS)
-    assert len(pair.alice.plane) == 6
     assert not before & set(pair.alice.plane)
-    assert gaps.found == []
-    pair.agree()
 
 
 def test_the_old_one_stays_while_a_child_sa_is_refused(several: Any) -> None:
@@ -196,49 +200,28 @@ def test_a_peer_that_does_not_know_the_new_key_yet_keeps_the_old_ike_sa(standing
     assert attempts == 5
     published(pair, me)
     pair.wait(2 * reauth.LAST_WAIT)
-    assert proved_by(pair, me) == {NEW[name].public.fingerprint}
     assert old.state is State.CLOSED
-    assert gaps.found == []
-    pair.agree()
+    settled(pair, gaps, me)
 
 
 @pytest.mark.parametrize("seed", [b"1", b"2", b"3", b"4", b"5", b"6"])
-@pytest.mark.parametrize("late", [0.0, 0.1, 6.0])
-def test_both_ends_switch(make_pair: Any, seed: bytes, late: float) -> None:
+@pytest.mark.parametrize("late", [None, 0.0, 0.1, 6.0])
+def test_both_ends_switch(make_pair: Any, seed: bytes, late: float | None) -> None:
+    """None: at once, so that their messages cross."""
     pair = make_pair(alice={"seed": seed}, bob={"seed": seed})
     pair.initiate()
     pair.deliver()
-    gaps = Gaps(pair)
-    for me in (pair.alice, pair.bob):
+    gaps, both = Gaps(pair), (pair.alice, pair.bob)
+    for me in both:
         published(pair, me)
     switch(pair, pair.alice)
-    pair.wait(late)
+    if late is not None:
+        pair.wait(late)
     switch(pair, pair.bob)
-    pair.wait(30)
-    for me in (pair.alice, pair.bob):
-        assert proved_by(pair, me) == {NEW[me.name].public.fingerprint}
-    assert pair.alice.child.spi_in == pair.bob.child.spi_out
-    assert gaps.found == []
-    pair.agree()
-
-
-@pytest.mark.parametrize("seed", [b"1", b"2", b"3", b"4"])
-def test_both_begin_at_once_and_the_messages_cross(make_pair: Any, seed: bytes) -> None:
-    pair = make_pair(alice={"seed": seed}, bob={"seed": seed})
-    pair.initiate()
-    pair.deliver()
-    gaps = Gaps(pair)
-    for me in (pair.alice, pair.bob):
-        published(pair, me)
-        switch(pair, me)
-    for me in (pair.alice, pair.bob):
+    for me in both if late is None else ():
         me.endpoint.timeout(pair.now)
     pair.wait(30)
-    for me in (pair.alice, pair.bob):
-        assert proved_by(pair, me) == {NEW[me.name].public.fingerprint}
-    assert len(pair.alice.plane) == 2
-    assert gaps.found == []
-    pair.agree()
+    settled(pair, gaps, *both)
 
 
 @pytest.mark.parametrize("held", [Sign, InstallSA])
@@ -296,10 +279,7 @@ def test_a_rekey_at_the_same_time(standing: Any, rekeyer: str, ike: bool) -> Non
     switch(pair, pair.alice)
     me.endpoint.rekey(me.sa, pair.now, ike=ike)
     pair.wait(10)
-    assert proved_by(pair, pair.alice) == {NEW["alice"].public.fingerprint}
-    assert pair.alice.child.spi_in == pair.bob.child.spi_out
-    assert gaps.found == []
-    pair.agree()
+    settled(pair, gaps, pair.alice)
 
 
 def test_initial_contact_is_not_said_and_the_old_one_is_named(standing: Any) -> None:
@@ -358,11 +338,7 @@ def test_a_message_is_lost(several: Any, exchange: ExchangeType, name: str, resp
         switch(pair, me)
         pair.wait(0.2)
     pair.wait(60)
-    for me in (pair.alice, pair.bob):
-        assert proved_by(pair, me) == {NEW[me.name].public.fingerprint}
-        assert len(me.sa.children) == 3
-    assert gaps.found == []
-    pair.agree()
+    settled(pair, gaps, pair.alice, pair.bob)
 
 
 def test_disconnected_meanwhile_it_does_not_come_back(standing: Any) -> None:
