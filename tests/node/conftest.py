@@ -39,7 +39,7 @@ from hushwire.events import (
 )  # fmt: skip
 from hushwire.names.binding import AAAA, A
 from hushwire.names.ipseckey import IPSECKEY, KeyRecord, write_record
-from hushwire.names.tlsa import TLSA
+from hushwire.names.tlsa import TLSA, write_fingerprint
 from hushwire.node import Node, Secrets
 from hushwire.policy.sad import SAName
 from hushwire.policy.selector import Flow
@@ -97,7 +97,10 @@ class Net:
 
     hosts: dict[str, Host] = field(default_factory=dict)
     zone: dict[str, tuple[tuple[Any, ...], tuple[PublicKey, ...]]] = field(default_factory=dict)
+    vouched: dict[str, tuple[PublicKey, ...]] = field(default_factory=dict)
+    """Keys whose fingerprints the zone has, by the host's name."""
     outcome: dict[str, Outcome] = field(default_factory=dict)
+    """What else than the truth is said of a name.  INSECURE goes with the records, as a validator passes them on."""
     of_type: dict[tuple[str, int], Outcome] = field(default_factory=dict)
     """As `outcome`, of one type alone; of TLSA, too, by the host's name."""
     silent: set[str] = field(default_factory=set)
@@ -212,17 +215,17 @@ class Net:
         request, name, rdtype = question.request, question.name, question.rdtype
         subject = _subject(question)
         bad = self.outcome.get(subject) or self.of_type.get((subject, rdtype))
-        if bad is not None:
-            return Answered(request, name, rdtype, bad, ttl=self.ttl, reason="by the test")
         alias = self.aliases.get(name, "")
         addresses, keys = self.zone.get(alias or name, ((), ()))
         rdata = {
             A: tuple(a.packed for a in addresses if a.version == 4),
             AAAA: tuple(a.packed for a in addresses if a.version == 6),
             IPSECKEY: tuple(write_record(KeyRecord(10, None, key)) for key in keys),
-            TLSA: (),
+            TLSA: tuple(write_fingerprint(key.fingerprint) for key in self.vouched.get(subject, ())),
         }[rdtype]
-        outcome = Outcome.SECURE if rdata else Outcome.DENIED
+        if bad in (Outcome.DENIED, Outcome.ERROR):
+            return Answered(request, name, rdtype, bad, ttl=self.ttl, reason="by the test")
+        outcome = bad or (Outcome.SECURE if rdata else Outcome.DENIED)
         return Answered(request, name, rdtype, outcome, rdata, self.ttl, canonical=alias)
 
     def run(self) -> None:
@@ -251,7 +254,7 @@ class Net:
             self._let_lapse()
         else:
             raise AssertionError("time stands still")
-        self.now = Now(end, self.now.wall)
+        self.now = Now(end, self.now.wall + end - self.now.monotonic)
         self._let_lapse()
 
     def _let_lapse(self) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
 from hushwire.events import Answered, Lookup, Outcome
+from hushwire.names import binding
 from hushwire.names.binding import AAAA, A, Binding, Unbound, bind, questions
 from hushwire.names.ipseckey import IPSECKEY, KeyRecord
 from hushwire.names.reverse import bind_address, reverse_name
@@ -73,6 +74,26 @@ def test_a_fault_of_a_name_is_one_of_all_that_is_asked_about_it(zone: Zone, outc
     with pytest.raises(Unbound) as caught:
         look_up(zone, NAME)
     assert caught.value.outcome is outcome
+
+
+def test_what_is_not_signed_comes_with_its_records_and_is_not_believed(
+    zone: Zone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a validator: so whoever believes it is found out."""
+    signed = [answer.rdata for answer in answers(zone, NAME)]
+    zone.faults[NAME] = Outcome.INSECURE
+    assert [answer.rdata for answer in answers(zone, NAME)] == signed
+    with pytest.raises(Unbound):
+        look_up(zone, NAME)
+    monkeypatch.setattr(binding, "_signed", lambda answer: answer.rdata)
+    monkeypatch.setattr(binding, "require_known", lambda *_: None)
+    assert look_up(zone, NAME).keys == (KEY,)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DENIED, Outcome.ERROR])
+def test_no_other_fault_comes_with_records(zone: Zone, outcome: Outcome) -> None:
+    zone.faults[NAME] = outcome
+    assert not any(answer.rdata for answer in answers(zone, NAME))
 
 
 @pytest.mark.parametrize("faulty", [A, AAAA, IPSECKEY, TLSA])
