@@ -13,7 +13,8 @@ from hushwire.cli.key import key, read_public
 from hushwire.daemon.credential import read_tsig
 from hushwire.daemon.unbound import Configuration
 from hushwire.daemon.update import Primary, Server
-from hushwire.lab.updates import HOST, OTHER, Knot, free_port
+from hushwire.lab.namespaces import free_port
+from hushwire.lab.updates import HOST, OTHER, Knot
 from hushwire.names.publish import Own
 
 TSIG_ERRORS = "BADSIG: its secret for TSIG key alice-key is another"

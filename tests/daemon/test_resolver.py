@@ -24,6 +24,7 @@ from hushwire.daemon.channel import Channel, ChannelClosed, pair
 from hushwire.daemon.unbound import Configuration, UnboundError, Validator
 from hushwire.events import Answered, Lookup, Outcome
 from hushwire.lab.dns import BOGUS, BOGUS_KEY, EXPIRED, SignedWorld
+from hushwire.lab.namespaces import free_port
 from hushwire.lab.resolving import Upstream
 from hushwire.names.binding import AAAA, A, Unbound, bind
 from hushwire.names.ipseckey import IPSECKEY, KeyRecord, read_records, write_record
@@ -42,7 +43,7 @@ KEYS = tuple(
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[SignedWorld]:
-    with SignedWorld(port=free_port()) as world:
+    with SignedWorld() as world:
         world.publish("alice.example", [V4, V6], KEYS)
         world.publish("bob.example", [V4])
         world.publish("www.unsigned.example", [V4], KEYS[:1])
@@ -59,12 +60,6 @@ def validator(world: SignedWorld) -> Iterator[Validator]:
 
 def trusting(world: SignedWorld, timeout: float = 5.0) -> Configuration:
     return Configuration(anchor_file=str(world.anchor_path), forward=(world.forward,), timeout=timeout)
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def ask(validator: Validator, *questions: Lookup) -> list[Answered]:

@@ -31,7 +31,7 @@ from hushwire.daemon.keyfile import KeyFileError
 from hushwire.daemon.unbound import Configuration
 from hushwire.daemon.update import Changed, Primary, Server, UpdateError, find_primary, read_sets, send, zone_of
 from hushwire.lab.dns import SignedWorld
-from hushwire.lab.updates import free_port
+from hushwire.lab.namespaces import free_port
 from hushwire.names.publish import Own, Plan, RecordSet, plan, records_of
 
 NAME, ZONE = "alice.example", "example"
@@ -290,7 +290,7 @@ def test_what_is_no_server(text: str) -> None:
 
 
 def test_the_primary_is_whom_the_soa_names() -> None:
-    with SignedWorld(port=free_port()) as world:
+    with SignedWorld() as world:
         configuration = Configuration(str(world.anchor_path), forward=(world.forward,), timeout=3)
         for name in ("alice.example", "a.b.alice.example"):
             assert find_primary(name, configuration) == Server(ip_address("192.0.2.53"))

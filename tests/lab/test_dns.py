@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
 from hushwire.crypto.keys import PublicKey
 from hushwire.lab.dns import SignedWorld
+from hushwire.lab.namespaces import free_port
 from hushwire.names.ipseckey import KeyRecord, read_record
 
 KEYS = {
@@ -36,14 +36,8 @@ KEYS = {
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[SignedWorld]:
-    with SignedWorld(port=free_port()) as world:
+    with SignedWorld() as world:
         yield world
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def ask(world: SignedWorld, name: str, rdtype: str) -> tuple[dns.rrset.RRset | None, dns.rrset.RRset | None]:
@@ -151,7 +145,7 @@ def test_a_world_in_a_namespace() -> None:
 
 
 def test_reverse_zones() -> None:
-    with SignedWorld(port=free_port(), zones=("example", "bob.example", "2.0.192.in-addr.arpa")) as world:
+    with SignedWorld(zones=("example", "bob.example", "2.0.192.in-addr.arpa")) as world:
         world.set("1.2.0.192.in-addr.arpa", {"PTR": ["bob.example."]})
         assert len(verify(world, "1.2.0.192.in-addr.arpa", "PTR", "2.0.192.in-addr.arpa")) == 1
         folder = world.anchor_path.parent

@@ -13,14 +13,10 @@ everything to this one server, which is authoritative for all of it.
 """
 
 import base64
-import secrets
-import shutil
-import subprocess
-import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import dns.dnssec
 import dns.dnssectypes
@@ -31,6 +27,7 @@ import dns.zone
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from hushwire.crypto.keys import PublicKey
+from hushwire.lab.server import Server
 from hushwire.names.ipseckey import KeyRecord, generic, write_record
 from hushwire.wire.address import IPAddress
 
@@ -38,133 +35,93 @@ TTL = 2
 """Seconds, of every record: a test does not wait long for a cache."""
 
 
-class SignedWorld:
-    """A context manager: inside it the zones are served."""
+class Publisher(ABC):
+    """What a story does to a world: the signed one here, or that of lab.evil, which lies."""
 
-    def __init__(
-        self,
-        address: str = "127.0.0.1",
-        port: int = 5300,
-        zones: Sequence[str] = ("example", "alice.example", "bob.example"),
-        prefix: Sequence[str] = (),
-    ) -> None:
-        """`zones` are signed, besides the root; `prefix` is put before knotd, such as `ip netns exec NAME`."""
-        self.address = address
-        self.port = port
-        self._signed = ("", *zones)
-        self._prefix = tuple(prefix)
-        self._folder = Path()
-        self._knotd: subprocess.Popen[bytes] | None = None
-
-    @property
-    def forward(self) -> str:
-        """Where a validator sends its questions, as libunbound writes it."""
-        return f"{self.address}@{self.port}"
-
-    @property
-    def tsig_path(self) -> Path:
-        """A TSIG key, in BIND's form, that may change every zone by DNS Update."""
-        return self._folder / "update.key"
-
-    @property
-    def anchor_path(self) -> Path:
-        """The root's DS records, one a line: what a validator trusts."""
-        return self._folder / "root.ds"
-
-    def __enter__(self) -> "SignedWorld":
-        self._folder = Path(tempfile.mkdtemp(prefix="hushwire-dns-"))
-        try:
-            self._write_zones()
-            with self._log.open("wb") as log:
-                # Should we be killed, knotd ends too.
-                command = (*self._prefix, "setpriv", "--pdeathsig", "TERM", "knotd", "-c", str(self._conf))
-                self._knotd = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-            self._wait_until_ready()
-        except BaseException:
-            self._end()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end()
+    @abstractmethod
+    def set(self, name: str, by_type: Mapping[str, Sequence[str]], ttl: int = TTL) -> None:
+        """Replace record sets of `name`: type -> the records in presentation form."""
 
     def publish(
-        self, name: str, addresses: Iterable[IPAddress] = (), keys: Iterable[PublicKey | KeyRecord] = ()
+        self,
+        name: str,
+        addresses: Iterable[IPAddress] = (),
+        keys: Iterable[PublicKey | KeyRecord] = (),
+        ttl: int = TTL,
     ) -> None:
-        """Let `name` have these addresses and keys, and no others."""
-        records = [key if isinstance(key, KeyRecord) else KeyRecord(10, None, key) for key in keys]
+        """Let `name` have these addresses and keys, and no others.  A reverse name is a name like another."""
         by_type: dict[str, list[str]] = {"A": [], "AAAA": []}
         for address in addresses:
             by_type["A" if address.version == 4 else "AAAA"].append(str(address))
+        records = [key if isinstance(key, KeyRecord) else KeyRecord(10, None, key) for key in keys]
         by_type["IPSECKEY"] = [generic(write_record(record)) for record in records]
-        self.set(name, by_type)
+        self.set(name, by_type, ttl)
 
     def withdraw(self, name: str, *types: str) -> None:
         """Take records of `name` away: those of the types given, or what publish() sets."""
         self.set(name, {rdtype: [] for rdtype in types or ("A", "AAAA", "IPSECKEY")})
 
-    def set(self, name: str, by_type: Mapping[str, Sequence[str]]) -> None:
-        """Replace whole record sets of `name`, in one change: type -> the records in presentation form."""
+
+class SignedWorld(Publisher, Server):
+    """A context manager: inside it the zones are served."""
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        zones: Sequence[str] = ("example", "alice.example", "bob.example"),
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """`zones` are signed, besides the root.  The TSIG key may change every zone."""
+        super().__init__(address, port, prefix)
+        self._signed = ("", *zones)
+
+    @property
+    def anchor_path(self) -> Path:
+        """The root's DS records, one a line: what a validator trusts."""
+        return self.folder / "root.ds"
+
+    def set(self, name: str, by_type: Mapping[str, Sequence[str]], ttl: int = TTL) -> None:
         zone = self._zone_of(name)
         self._knotc("zone-begin", zone)
         for rdtype, records in by_type.items():
             self._knotc("zone-unset", zone, f"{name}.", rdtype, missing_ok=True)
             for record in records:
-                self._knotc("zone-set", zone, f"{name}.", str(TTL), rdtype, record)
+                self._knotc("zone-set", zone, f"{name}.", str(ttl), rdtype, record)
         self._knotc("zone-commit", zone)
 
-    def stop(self) -> None:
-        """End knotd and keep the world's files: from now on nobody answers.  Bounded."""
-        if self._knotd is not None:
-            self._knotd.terminate()
-            try:
-                self._knotd.wait(5)
-            except subprocess.TimeoutExpired:
-                self._knotd.kill()
-                self._knotd.wait()
-            self._knotd = None
-
-    def _end(self) -> None:
-        self.stop()
-        shutil.rmtree(self._folder)
-
-    @property
-    def _conf(self) -> Path:
-        return self._folder / "knot.conf"
-
-    @property
-    def _log(self) -> Path:
-        return self._folder / "knotd.log"
-
-    def _write_zones(self) -> None:
+    def prepare(self) -> tuple[str, ...]:
         for folder in ("run", "db"):
-            (self._folder / folder).mkdir()
+            (self.folder / folder).mkdir()
         served = [*((zone, "on") for zone in self._signed), *((zone, "off") for zone in (UNSIGNED, BOGUS, EXPIRED))]
         zones = "".join(ZONE.format(zone=zone, signing=signing) for zone, signing in served)
-        secret = base64.b64encode(secrets.token_bytes(32)).decode()
-        self.tsig_path.touch(0o600)
-        self.tsig_path.write_text(TSIG.format(secret=secret))
-        self._conf.write_text(SERVER.format(folder=self._folder, listen=self.forward, secret=secret) + zones)
+        self.write_tsig(TSIG_NAME)
+        listen = SERVER.format(folder=self.folder, listen=self.forward, key=TSIG_NAME, secret=self.secret)
+        self.write(CONF, listen + zones)
         texts: dict[str, list[str]] = {zone: [APEX] for zone in (*self._signed, UNSIGNED)}
         delegations = {zone: self._make_key(zone) for zone in self._signed}
         delegations[UNSIGNED] = []
         for zone, spoilt in ((BOGUS, bogus_zone()), (EXPIRED, expired_zone())):
             texts[zone], delegations[zone] = spoilt
-        self.anchor_path.write_text("".join(f"{line}\n" for line in delegations.pop("")))
+        self.write(self.anchor_path.name, "".join(f"{line}\n" for line in delegations.pop("")))
         # The parent of every other zone delegates it, and vouches for its key if it has one.
         for zone, ds in delegations.items():
             parent = self._zone_of(zone.partition(".")[2])
             texts[parent] += [f"{zone}. NS ns.{zone}.", f"ns.{zone}. A 192.0.2.53", *ds]
         for zone, lines in texts.items():
-            (self._folder / f"{zone}.zone").write_text("\n".join(lines) + "\n")
+            self.write(f"{zone}.zone", "\n".join(lines) + "\n")
+        return "knotd", "-c", CONF
+
+    def is_ready(self) -> bool:
+        """The zones are signed."""
+        keys = self._knotc("zone-read", "--", "@", "DNSKEY", missing_ok=True)
+        return keys.count(" DNSKEY ") > len(self._signed)
 
     def _make_key(self, zone: str) -> list[str]:
         """Make the key that Knot will sign `zone` with; answer its DS records."""
-        keymgr = ("keymgr", "-c", str(self._conf), f"{zone}.")
-        self._run(*keymgr, "generate", "ksk=yes", "zsk=yes")
-        return self._run(*keymgr, "ds").splitlines()
+        keymgr = ("keymgr", "-c", CONF, f"{zone}.")
+        self.run(*keymgr, "generate", "ksk=yes", "zsk=yes")
+        return self.run(*keymgr, "ds").splitlines()
 
     def _zone_of(self, name: str) -> str:
         """The closest zone of this world that holds `name`."""
@@ -172,27 +129,8 @@ class SignedWorld:
             name = name.partition(".")[2]
         return name
 
-    def _wait_until_ready(self) -> None:
-        assert self._knotd is not None
-        for _ in range(200):
-            if self._knotd.poll() is not None:
-                break
-            keys = self._knotc("zone-read", "--", "@", "DNSKEY", missing_ok=True)
-            if keys.count(" DNSKEY ") > len(self._signed):
-                return
-            time.sleep(0.02)
-        raise RuntimeError(f"knotd did not start: {self._log.read_text()[-2000:]}")
-
     def _knotc(self, *arguments: str, missing_ok: bool = False) -> str:
-        return self._run("knotc", "-c", str(self._conf), *arguments, failure_ok=missing_ok)
-
-    def _run(self, *command: str, failure_ok: bool = False) -> str:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False
-        )
-        if done.returncode != 0 and not failure_ok:
-            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
+        return self.run("knotc", "-c", CONF, *arguments, failure_ok=missing_ok)
 
 
 def bogus_zone() -> tuple[list[str], list[str]]:
@@ -234,20 +172,16 @@ APEX = f"""$TTL {TTL}
 @ NS ns
 ns A 192.0.2.53"""
 
-TSIG = """key "lab" {{
-    algorithm hmac-sha256;
-    secret "{secret}";
-}};
-"""
+TSIG_NAME, CONF = "lab", "knot.conf"
 
 SERVER = """
 key:
-  - id: lab
+  - id: {key}
     algorithm: hmac-sha256
     secret: {secret}
 acl:
   - id: update
-    key: lab
+    key: {key}
     action: update
 server:
     rundir: "{folder}/run"

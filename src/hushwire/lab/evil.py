@@ -16,9 +16,8 @@ import sys
 import tempfile
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -31,12 +30,10 @@ import dns.rdatatype
 from dns.name import Name
 from dns.rdatatype import RdataType
 
-from hushwire.crypto.keys import PublicKey
 from hushwire.lab import authority
 from hushwire.lab.authority import TTL, Authority, Zone, absolute
 from hushwire.lab.defects import DEFECTS, Defect, Exchange
-from hushwire.names.ipseckey import KeyRecord, generic, write_record
-from hushwire.wire.address import IPAddress
+from hushwire.lab.dns import Publisher
 
 SIGNED = (
     "example", "alice.example", "bob.example", "evil.example", "victim.example",
@@ -46,33 +43,6 @@ UNSIGNED = "unsigned.example"
 
 ALL_BUT_KEYS = frozenset(RdataType) - {RdataType.DS, RdataType.DNSKEY}
 """A whole zone hangs on its keys; to spoil those, name them."""
-
-
-class Publisher(ABC):
-    """What a story does to either world."""
-
-    @abstractmethod
-    def set(self, name: str, by_type: Mapping[str, Sequence[str]], ttl: int = TTL) -> None:
-        """Replace record sets of `name`: type -> the records in presentation form."""
-
-    def publish(
-        self,
-        name: str,
-        addresses: Iterable[IPAddress] = (),
-        keys: Iterable[PublicKey | KeyRecord] = (),
-        ttl: int = TTL,
-    ) -> None:
-        """Let `name` have these addresses and keys, and no others.  A reverse name is a name like another."""
-        by_type: dict[str, list[str]] = {"A": [], "AAAA": []}
-        for address in addresses:
-            by_type["A" if address.version == 4 else "AAAA"].append(str(address))
-        records = [key if isinstance(key, KeyRecord) else KeyRecord(10, None, key) for key in keys]
-        by_type["IPSECKEY"] = [generic(write_record(record)) for record in records]
-        self.set(name, by_type, ttl)
-
-    def withdraw(self, name: str, *types: str) -> None:
-        """Take records of `name` away: those of the types given, or what publish() sets."""
-        self.set(name, {rdtype: [] for rdtype in types or ("A", "AAAA", "IPSECKEY")})
 
 
 class EvilWorld(Publisher):

@@ -18,6 +18,7 @@ called hw<process id>.<serial>-<host>, and nothing is made outside of them.
 
 import itertools
 import os
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -191,6 +192,22 @@ def end(process: subprocess.Popen[str], patience: float = 5) -> None:
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             stream.close()
+
+
+def free_port() -> int:
+    """A port of loopback, here, that nobody has for UDP or TCP."""
+    for _ in range(100):
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+        ):
+            udp.bind(("127.0.0.1", 0))
+            try:
+                tcp.bind(udp.getsockname())
+            except OSError:
+                continue
+            return int(udp.getsockname()[1])
+    raise RuntimeError("no port is free")
 
 
 def unprivileged(command: Sequence[str]) -> list[str]:

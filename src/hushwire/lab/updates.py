@@ -4,16 +4,9 @@ Each serves one signed zone on loopback.  Its one TSIG key may change A, AAAA, I
 nothing else.  A validator trusts the zone's own key and forwards to the server.
 """
 
-import secrets
-import shutil
-import socket
-import subprocess
-import tempfile
-import time
-from base64 import b64encode
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 import dns.dnssec
 import dns.exception
@@ -22,6 +15,8 @@ import dns.name
 import dns.query
 import dns.rdataclass
 import dns.rdatatype
+
+from hushwire.lab.server import Server
 
 ZONE, HOST, OTHER = "example", "alice.example", "bob.example"
 """The zone, the name that the key may change, and one that it may not."""
@@ -35,59 +30,38 @@ RECORDS = [
 ]
 
 
-class Primary:
-    """A context manager: inside it the zone is served.  Each server says how in `start`."""
+class Primary(Server):
+    """A context manager: inside it the zone is served.  Each kind says how in `configure`."""
 
     def __init__(self, extra: tuple[tuple[str, str, str], ...] = ()) -> None:
         """`extra`: records besides RECORDS: owner, type, RDATA."""
-        self.port = free_port()
+        super().__init__()
         self.records = (*RECORDS, *extra)
-        self.folder = Path()
-        self.secret = b64encode(secrets.token_bytes(32)).decode()
-        self._server: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> tuple[str, ...]:
-        """Write all files, make the zone and its keys; answer the command that serves it."""
-        raise TypeError("a Primary is one of its kinds")
-
-    def ready(self) -> None:
-        """What is to be done once the server answers."""
-
-    @property
-    def forward(self) -> str:
-        """Where a validator, and an update, go."""
-        return f"127.0.0.1@{self.port}"
+    @abstractmethod
+    def configure(self, zone: Path) -> tuple[str, ...]:
+        """Write its files, make the keys of the zone, which is not signed; answer the command that serves."""
 
     @property
     def anchor_path(self) -> Path:
         """The zone's DNSKEY records: what a validator trusts."""
         return self.folder / "anchor"
 
-    @property
-    def tsig_path(self) -> Path:
-        """The key of HOST, in BIND's form."""
-        return self.folder / "alice.key"
+    def prepare(self) -> tuple[str, ...]:
+        self.write_tsig(TSIG_NAME)
+        lines = [f"$TTL {TTL}", f"@ SOA ns host 1 3600 600 86400 {TTL}", *(" ".join(record) for record in self.records)]
+        return self.configure(self.write("zone", "\n".join(lines) + "\n"))
 
-    def __enter__(self) -> "Primary":
-        self.folder = Path(tempfile.mkdtemp(prefix="hushwire-update-"))
+    def is_ready(self) -> bool:
+        """The zone is served, and signed; then its key is trusted."""
         try:
-            self.write("alice.key", TSIG.format(name=TSIG_NAME, secret=self.secret)).chmod(0o600)
-            command = self.start()
-            with (self.folder / "log").open("wb") as log:
-                # Should we be killed, the server ends too.
-                self._server = subprocess.Popen(
-                    ("setpriv", "--pdeathsig", "TERM", *command), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-                )
-            self._wait()
-        except BaseException:
-            self._end()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end()
+            keys = self.ask(ZONE, "DNSKEY")
+            signed = bool(keys) and self._signed()
+        except (OSError, EOFError, dns.exception.DNSException):
+            return False
+        if signed:
+            self.write("anchor", "".join(f"{ZONE}. IN DNSKEY {key}\n" for key in keys))
+        return signed
 
     def ask(self, name: str, rdtype: str) -> list[str]:
         """The records that the server has, in presentation form, sorted."""
@@ -95,107 +69,43 @@ class Primary:
         wanted = dns.rdatatype.from_text(rdtype)
         return sorted(rdata.to_text() for rrset in response.answer if rrset.rdtype == wanted for rdata in rrset)
 
-    def write(self, name: str, text: str) -> Path:
-        """A file in this server's folder."""
-        path = self.folder / name
-        path.write_text(text)
-        return path
-
-    def run(self, *command: str) -> str:
-        """What a command of the server's prints."""
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False, cwd=self.folder
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command[:3])}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
-
-    def zone_file(self) -> Path:
-        """The zone, not signed."""
-        lines = [f"$TTL {TTL}", f"@ SOA ns host 1 3600 600 86400 {TTL}", *(" ".join(record) for record in self.records)]
-        return self.write("zone", "\n".join(lines) + "\n")
-
-    def _wait(self) -> None:
-        """Until the zone is served, and signed; then trust its key."""
-        assert self._server is not None
-        started = False
-        for _ in range(400):
-            if self._server.poll() is not None:
-                break
-            try:
-                if not started:
-                    self.ask(ZONE, "SOA")
-                    started = True
-                    self.ready()
-                keys = self.ask(ZONE, "DNSKEY")
-                if keys and self._signed():
-                    self.write("anchor", "".join(f"{ZONE}. IN DNSKEY {key}\n" for key in keys))
-                    return
-            except (OSError, EOFError, dns.exception.DNSException):
-                pass
-            time.sleep(0.025)
-        raise RuntimeError(f"no signed zone: {(self.folder / 'log').read_text()[-3000:]}")
-
     def _signed(self) -> bool:
         question = dns.message.make_query(f"ns.{ZONE}", "A", want_dnssec=True)
         response = dns.query.tcp(question, "127.0.0.1", timeout=5, port=self.port)
         return any(rrset.rdtype == dns.rdatatype.RRSIG for rrset in response.answer)
 
-    def _end(self) -> None:
-        if self._server is not None:
-            self._server.terminate()
-            try:
-                self._server.wait(5)
-            except subprocess.TimeoutExpired:
-                self._server.kill()
-                self._server.wait()
-            self._server = None
-        shutil.rmtree(self.folder)
-
 
 class Knot(Primary):
     """Knot DNS 3.2 signs by itself."""
 
-    def start(self) -> tuple[str, ...]:
-        self.zone_file()
+    def configure(self, zone: Path) -> tuple[str, ...]:
         for folder in ("run", "db"):
             (self.folder / folder).mkdir()
-        conf = self.write(
-            "knot.conf",
-            KNOT.format(
-                folder=self.folder,
-                listen=self.forward,
-                zone=ZONE,
-                host=HOST,
-                key=TSIG_NAME,
-                secret=self.secret,
-                ttl=TTL,
-            ),
+        text = KNOT.format(
+            folder=self.folder, listen=self.forward, file=zone, zone=ZONE, host=HOST, key=TSIG_NAME, secret=self.secret
         )
-        return ("knotd", "-c", str(conf))
+        return ("knotd", "-c", str(self.write("knot.conf", text)))
 
 
 class Bind(Primary):
     """BIND 9.18 signs by itself, and takes SIG(0) as well: from whoever signs with the KEY record of HOST."""
 
-    def start(self) -> tuple[str, ...]:
-        self.zone_file()
-        conf = self.write(
-            "named.conf", BIND.format(folder=self.folder, port=self.port, zone=ZONE, host=HOST, key=TSIG_NAME)
+    def configure(self, zone: Path) -> tuple[str, ...]:
+        text = BIND.format(
+            folder=self.folder, port=self.port, tsig=self.tsig_path, file=zone, zone=ZONE, host=HOST, key=TSIG_NAME
         )
         # Its threads are many where processors are; two do.
-        return ("named", "-g", "-n", "2", "-c", str(conf))
+        return ("named", "-g", "-n", "2", "-c", str(self.write("named.conf", text)))
 
 
 class PowerDns(Primary):
     """PowerDNS 4.7 with SQLite signs while it answers."""
 
-    def start(self) -> tuple[str, ...]:
-        conf = ("--config-dir=" + str(self.folder),)
+    def configure(self, zone: Path) -> tuple[str, ...]:
+        conf = f"--config-dir={self.folder}"
         self.write("pdns.conf", POWERDNS.format(folder=self.folder, port=self.port))
         self.write("policy.lua", POLICY.format(host=HOST, key=TSIG_NAME))
         self.run("sqlite3", str(self.folder / "zones"), f".read {SCHEMA}")
-        zone = self.zone_file()
         for command in (
             ("load-zone", ZONE, str(zone)),
             ("secure-zone", ZONE),
@@ -203,30 +113,12 @@ class PowerDns(Primary):
             ("set-meta", ZONE, "TSIG-ALLOW-DNSUPDATE", TSIG_NAME),
             ("set-meta", ZONE, "ALLOW-DNSUPDATE-FROM", "127.0.0.0/8"),
         ):
-            self.run("pdnsutil", *conf, *command)
-        return ("pdns_server", *conf)
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has, for UDP and TCP."""
-    for _ in range(100):
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
-            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
-        ):
-            udp.bind(("127.0.0.1", 0))
-            try:
-                tcp.bind(udp.getsockname())
-            except OSError:
-                continue
-            return int(udp.getsockname()[1])
-    raise RuntimeError("no port is free")
+            self.run("pdnsutil", conf, *command)
+        return ("pdns_server", conf)
 
 
 SERVERS: dict[str, Callable[[], Primary]] = {"knot": Knot, "bind": Bind, "powerdns": PowerDns}
 SCHEMA = "/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql"
-
-TSIG = 'key "{name}" {{ algorithm hmac-sha256; secret "{secret}"; }};\n'
 
 KNOT = """
 server:
@@ -258,7 +150,7 @@ policy:
     single-type-signing: on
 zone:
   - domain: {zone}.
-    file: "{folder}/zone"
+    file: "{file}"
     zonefile-sync: -1
     zonefile-load: whole
     journal-content: none
@@ -268,7 +160,7 @@ zone:
 """
 
 BIND = """
-include "{folder}/alice.key";
+include "{tsig}";
 options {{
     directory "{folder}";
     pid-file none;
@@ -281,7 +173,7 @@ options {{
 controls {{ }};
 zone "{zone}" {{
     type primary;
-    file "{folder}/zone";
+    file "{file}";
     key-directory "{folder}";
     dnssec-policy default;
     update-policy {{
