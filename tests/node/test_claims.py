@@ -8,15 +8,17 @@ import pytest
 from hushwire.config import Rule, Start, parse
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
-from hushwire.events import Outcome
+from hushwire.events import Datagram, Outcome, Send
 from hushwire.ike import report
 from hushwire.ike.errors import Unauthorized
+from hushwire.ike.settings import Settings
+from hushwire.ike.state import State
 from hushwire.names.allow import BURST, PER_SOURCE, AllowList, Pace
 from hushwire.node.claims import Claims
 from hushwire.policy.pad import Identity
 from hushwire.policy.spd import Action
 from hushwire.wire.address import Endpoint
-from hushwire.wire.registry import IDType
+from hushwire.wire.registry import ExchangeType, IDType
 
 ALICE, BOB, EVE, MOVED = map(ip_address, ("192.0.2.1", "192.0.2.2", "192.0.2.66", "192.0.2.200"))
 KEY = {name: PrivateKey.from_seed(Secret(name.encode().ljust(32))) for name in ("alice", "bob", "eve", "other")}
@@ -83,6 +85,38 @@ def test_a_thousand_claims_ask_nothing(asked: Any, guard: str, monkeypatch: Any)
         claim(net, bob, Identity.fqdn(f"n{number}.example"), EVE + number)
     assert (bob.questions == 0) is (guard == "in")
     assert (len(list(bob.node.peers)) == 0) is (guard == "in")
+
+
+def test_nothing_is_asked_before_an_ike_auth_decrypts(make_net: Any) -> None:
+    """Law 7, on the wire: that takes our IKE_SA_INIT response, which goes to where the request said it came from.
+
+    The name may be asked for, and the control is its owner's own IKE_AUTH, after everything else.
+    """
+    net = make_net()
+    bob = net.host("bob", EVERY, ask=("*.example",))
+    alice = net.host("alice", named("bob", start=Start.CONNECT))
+    held: list[Send] = []
+    net.lost = lambda host, send: host is alice and send.data[18] == ExchangeType.IKE_AUTH and not held.append(send)
+    net.start()
+    init, auth = next(effect for effect in alice.said if isinstance(effect, Send)), held[0]
+    for number in range(1, 1001):
+        forged = number.to_bytes(8) + init.data[8:]
+        net.step(bob, Datagram(init.remote, Endpoint(ip_address("198.18.0.0") + number, 500), forged))
+    net.run()
+    half_open = bob.node.ike.sas
+    assert len(half_open) == Settings(Identity.fqdn("x.example"), None).cookie_threshold
+    for sa in half_open:
+        # More than its forger can know: our SPI.  With it, what decrypts for another.
+        if sa.remote != auth.local:
+            net.step(bob, Datagram(auth.remote, sa.remote, sa.spi_i + sa.spi_r + auth.data[16:]))
+    for at in range(len(auth.data)):
+        changed = bytes([*auth.data[:at], auth.data[at] ^ 1, *auth.data[at + 1 :]])
+        net.step(bob, Datagram(auth.remote, auth.local, changed))
+    assert not bob.questions
+    assert {sa.state for sa in half_open} == {State.HALF_OPEN}
+    net.step(bob, Datagram(auth.remote, auth.local, auth.data))
+    assert bob.questions == 4
+    assert bob.sad
 
 
 @pytest.mark.parametrize("guard", ["in", "out"])
