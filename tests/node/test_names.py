@@ -15,12 +15,16 @@ from hushwire.events import (
     Outcome,
     Status,
 )  # fmt: skip
+from hushwire.ike import auth, proof
+from hushwire.names import binding
+from hushwire.names.tlsa import TLSA
 from hushwire.node.peer import ACQUIRE_LIFE, LEAVING, MOST_ADDRESSES, Peer
 from hushwire.node.policies import Policies
 from hushwire.node.scope import REQID_BASE
 from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action
 from hushwire.timers import Now
+from hushwire.wire.registry import CertEncoding
 
 ADDRESS = {
     name: ip_address(text) for name, text in [("alice", "192.0.2.1"), ("bob", "192.0.2.2"), ("eve", "192.0.2.66")]
@@ -105,6 +109,77 @@ def test_a_parked_authorization_ends_when_the_resolver_does_not_answer(net: Any)
     net.wait(ACQUIRE_LIFE + 60)
     assert not bob.node._parked
     assert not bob.sad
+
+
+# --- known by a fingerprint alone ---
+
+
+@pytest.fixture
+def vouched(make_net: Any, monkeypatch: Any) -> Any:
+    """Alice and Bob, of whose key the zone has a digest (TLSA 3 1 1) and no more; and the forms of the keys that were
+    sent."""
+
+    def make(key: str, begins: str, outcome: Outcome = Outcome.SECURE) -> tuple[Any, list[CertEncoding]]:
+        read, forms = auth.public_key_from_cert, []
+        monkeypatch.setattr(auth, "public_key_from_cert", lambda form, data: forms.append(form) or read(form, data))
+        net = make_net()
+        net.zone["bob.example"] = ((ADDRESS["bob"],), ())
+        net.vouched["bob.example"] = (KEY[key].public,)
+        net.of_type["bob.example", TLSA] = outcome
+        net.host("alice", named("bob"))
+        net.host("bob", named("alice"))
+        net.start()
+        net.fate(net.hosts[begins], ADDRESS["alice" if begins == "bob" else "bob"], 3)
+        return net, forms
+
+    return make
+
+
+@pytest.mark.parametrize("begins", ["alice", "bob"])
+def test_a_key_that_is_known_by_its_digest_is_sent_and_proves_its_owner(vouched: Any, begins: str) -> None:
+    """RFC 7670: the key itself comes in CERT 15."""
+    net, forms = vouched("bob", begins)
+    alice = net.hosts["alice"]
+    assert alice.node.peers.by_name("bob.example").keys_at(ADDRESS["bob"]) == ()
+    assert forms == [CertEncoding.RAW_PUBLIC_KEY] * 2
+    assert [notice["level"] for notice in alice.about("ike.established")] == ["named"]
+    assert net.packet(alice, ADDRESS["bob"]) is Action.PROTECT
+    net.wait(net.ttl + 20)
+    assert net.packet(alice, ADDRESS["bob"]) is Action.PROTECT
+
+
+@pytest.mark.parametrize("begins", ["alice", "bob"])
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_the_digest_of_another_key(vouched: Any, begins: str, guard: str, monkeypatch: Any) -> None:
+    if guard == "out":
+        # It is compared twice: when the peer proves itself, and when it is to stand.
+        monkeypatch.setattr(proof, "_candidates", lambda entry, sent: [sent])
+        monkeypatch.setattr(Peer, "knows", lambda *_: True)
+    net, forms = vouched("other", begins)
+    alice = net.hosts["alice"]
+    assert CertEncoding.RAW_PUBLIC_KEY in forms
+    assert (net.packet(alice, ADDRESS["bob"]) is Action.PROTECT) is (guard == "out")
+    assert bool(alice.sad) is (guard == "out")
+    refusals = {failure["reason"].partition(":")[0] for failure in net.hosts[begins].about("peer.failed")}
+    assert refusals == ({"AUTHENTICATION_FAILED"} if guard == "in" else set())
+
+
+@pytest.mark.parametrize("begins", ["alice", "bob"])
+@pytest.mark.parametrize("sends", [True, False])
+def test_a_digest_is_of_no_use_without_the_key(vouched: Any, begins: str, sends: bool, monkeypatch: Any) -> None:
+    if not sends:
+        monkeypatch.setattr(auth, "_certificates", lambda *_: [])
+    net, forms = vouched("bob", begins)
+    assert bool(forms) is sends
+    assert (net.packet(net.hosts["alice"], ADDRESS["bob"]) is Action.PROTECT) is sends
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_a_digest_that_nobody_has_signed(vouched: Any, guard: str, monkeypatch: Any) -> None:
+    if guard == "out":
+        monkeypatch.setattr(binding, "_signed", lambda answer: answer.rdata)
+    net, _ = vouched("bob", "bob", Outcome.INSECURE)
+    assert bool(net.hosts["alice"].sad) is (guard == "out")
 
 
 # --- law 2: two names at one address ---
