@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from hushwire.config import Rule
+from hushwire.config import Addressing, Rule
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
 from hushwire.events import Verdict
+from hushwire.names.synthetic import POOLS, RESERVED, is_synthetic
 from hushwire.node.peer import Peer
 from hushwire.node.policies import Policies
 from hushwire.policy.spd import Action
@@ -140,3 +141,38 @@ def test_the_prefix_says_who_is_there_and_a_name_does_not(make_net: Any) -> None
     net = attack(make_net, MAYBE, Rule(ip_network("192.0.2.0/24")), on_path=False, first="evil")
     assert word(net, "eve.example") in ("pass", "refuse")
     assert to_whom(net) == "block"
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_where_no_synthetic_address_is_left(make_net: Any, guard: str, monkeypatch: Any) -> None:
+    """ATTACKS row 45: names without end take them all.  One more is refused, and never given what is not its alone."""
+    monkeypatch.setitem(POOLS, 4, ip_network((POOLS[4].network_address, 27)))
+    if guard == "out":
+        proven = property(lambda peer: tuple(place for place in peer.addresses if place in peer.proven))
+        monkeypatch.setattr(Peer, "places", proven)
+    net = make_net()
+    alice = net.host("alice", Rule("*.example", addressing=Addressing.SYNTHETIC))
+    for name in ("bob", "eve"):
+        net.host(name, Rule("alice.example"))
+    net.start()
+    (bobs,) = net.told(alice, "bob.example").addresses
+    assert is_synthetic(bobs)
+    for number in range(32 - RESERVED - 2):
+        net.zone[f"n{number}.example"] = (ip_address(f"203.0.{number}.1"),), (KEY["other"].public,)
+        net.look_up(alice, f"n{number}.example")
+    assert not alice.about("name.crowded")
+    there = net.hosts["eve"].addresses[0]
+    told = net.told(alice, "eve.example")
+    assert told.addresses == (() if guard == "in" else (there,))
+    assert bool(alice.policies(there)) is (guard == "out")
+    (crowded,) = alice.about("name.crowded")
+    assert crowded["reason"] == "no synthetic IPv4 address is left for eve.example"
+    if guard == "in":
+        assert told.verdict is Verdict.REFUSE
+        # Nobody else is disturbed, and when the others are used no more there is room.
+        assert net.told(alice, "bob.example").addresses == (bobs,)
+        assert {(policy.action, policy.real) for policy in alice.policies(bobs)} == {(Action.PROTECT, VICTIM)}
+        net.wait(400)
+        (hers,) = net.told(alice, "eve.example").addresses
+        assert is_synthetic(hers)
+        assert hers != bobs
