@@ -177,6 +177,21 @@ def test_chains_of_aliases(world: EvilWorld, validator: Validator, steps: int, o
     assert answer.outcome is outcome
     assert sum(times for (asked, _), times in world.asked.items() if "bob" in asked) <= 40
     assert honest(world, validator)
+    # Control: the chain is whole, and who sets no bound comes to its end.
+    assert followed(world, f"s0.{steps}.bob.example", 100) == (steps, V4.packed)
+
+
+def followed(world: EvilWorld, name: str, bound: int) -> tuple[int, bytes | None]:
+    """How many aliases somebody follows who sets this bound, and the address that he comes to."""
+    for steps in range(bound):
+        question = dns.message.make_query(name, A)
+        for rrset in dns.query.tcp(question, world.address, port=world.port, timeout=5).answer:
+            if rrset.name.to_text(omit_final_dot=True) == name:
+                if rrset.rdtype == A:
+                    return steps, IPv4Address(rrset[0].to_text()).packed
+                alias = rrset[0].to_text().removesuffix(".")
+        name = alias
+    return bound, None
 
 
 @pytest.mark.parametrize(
@@ -196,6 +211,8 @@ def test_aliases_that_lead_nowhere(world: EvilWorld, validator: Validator, name:
     assert answer.outcome is Outcome.ERROR
     assert sum(times for (asked, _), times in world.asked.items() if "bob" in asked) <= 40
     assert honest(world, validator)
+    # Control: who sets no bound is led on.
+    assert followed(world, name, 15) == (15, None)
 
 
 # A dead upstream.
@@ -324,13 +341,20 @@ def test_control_the_lies_are_there(world: EvilWorld) -> None:
         dns.query.udp(question, world.address, port=world.port, timeout=5)
 
 
-def test_a_redirection_that_nobody_signed(world: EvilWorld, options: Callable[..., None]) -> None:
-    world.publish("evil.example", [IPv4Address(STRANGER)])
-    world.misbehave(ALICE, defects.redirect)
+@pytest.mark.parametrize(
+    ("defect", "name"), [(defects.redirect, ALICE), (defects.redirect_above, f"www.{ALICE}")], ids=["alias", "dname"]
+)
+def test_a_redirection_that_nobody_signed(
+    world: EvilWorld, options: Callable[..., None], defect: Defect, name: str
+) -> None:
+    for target in ("evil.example", "www.evil.example"):
+        world.publish(target, [IPv4Address(STRANGER)])
+    world.publish(f"www.{ALICE}", [V4])
+    world.misbehave(name, defect)
     for modules, outcome in (("validator iterator", Outcome.ERROR), ("iterator", Outcome.INSECURE)):
         options(module_config=modules)
         with closing(Validator(trusting(world))) as validator:
-            (answer,) = ask(validator, Lookup(0, ALICE, A))
+            (answer,) = ask(validator, Lookup(0, name, A))
         # Control: without validation it leads to the attacker.
         assert (answer.outcome, answer.rdata) == (
             outcome, () if outcome is Outcome.ERROR else (IPv4Address(STRANGER).packed,)

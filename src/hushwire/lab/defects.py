@@ -286,12 +286,14 @@ def out_of_bailiwick(exchange: Exchange) -> None:
 
 def redirect(exchange: Exchange) -> None:
     """The name is an alias of evil.example, whose own records follow, well signed."""
-    there = dns.message.make_query(EVIL, exchange.rdtype, want_dnssec=True)
-    _empty(exchange, dns.rcode.NOERROR)
-    exchange.reply.answer = [
-        rrset_of(exchange.name, RdataType.CNAME, [str(EVIL)]),
-        *exchange.authority.reply(there).answer,
-    ]
+    _redirect(exchange, EVIL)
+
+
+def redirect_above(exchange: Exchange) -> None:
+    """So is all that is below the name above it: by DNAME, with the alias that follows from it (RFC 6672 s3.1)."""
+    above = exchange.name.parent()
+    dname = rrset_of(above, RdataType.DNAME, [str(EVIL)])
+    _redirect(exchange, exchange.name.relativize(above).concatenate(EVIL), dname)
 
 
 def mutate(seed: int) -> Defect:
@@ -313,6 +315,13 @@ def mutate(seed: int) -> Defect:
         exchange.octets = [bytes(octets)]
 
     return mutated
+
+
+def _redirect(exchange: Exchange, target: Name, *first: RRset) -> None:
+    there = dns.message.make_query(target, exchange.rdtype, want_dnssec=True)
+    alias = rrset_of(exchange.name, RdataType.CNAME, [str(target)])
+    _empty(exchange, dns.rcode.NOERROR)
+    exchange.reply.answer = [*first, alias, *exchange.authority.reply(there).answer]
 
 
 def _empty(exchange: Exchange, rcode: dns.rcode.Rcode) -> None:
@@ -363,5 +372,6 @@ DEFECTS: dict[str, Defect] = {
         spoil, expire, postdate, expire_soon, sign_by_parent, sign_by_sibling, sign_by_impostor, fewer_labels,
         claim_wildcard_above, other_keys, replay_wildcard, bare_wildcard, forge, set_ad, spoil_and_set_ad,
         cut, pad, loop, wrong_id, wrong_question, empty_message, from_elsewhere, out_of_bailiwick, redirect,
+        redirect_above,
     )
 }  # fmt: skip
