@@ -51,13 +51,9 @@ from hushwire.names import binding
 binding.why_unusable = lambda *_: None
 """
 GATEWAYS_FOLLOWED = """
-from dataclasses import replace
-from hushwire.names import lookup
-from hushwire.names.ipseckey import read_records
-def bind(name, a, aaaa, keys, *more, bind=lookup.bind, **options):
-    gateways = tuple(record.gateway.packed for record in read_records(keys.rdata)[0])
-    return bind(name, replace(a, rdata=gateways or a.rdata), aaaa, keys, *more, **options)
-lookup.bind = bind
+from hushwire.lab.asking import bind_by_gateway
+from hushwire.names.lookup import NameLookup
+NameLookup._bind = bind_by_gateway
 """
 NO_PACE = """
 from hushwire.names.allow import Pace
@@ -90,6 +86,12 @@ def begun(story: EvilStory, address: object = "") -> set[str]:
         f" && ip.dst == {address}" if address else ""
     )
     return {spi for row in dissect(story.relay.pcap, "isakmp.ispi", show=show) for spi in row["isakmp.ispi"]}
+
+
+def asked_for(story: EvilStory, name: str) -> bool:
+    """Whether anybody asked the DNS for a name."""
+    story.relay.report()
+    return bool(dissect(story.relay.pcap, "dns.qry.name", show=f'dns.qry.name == "{name}"'))
 
 
 def reached(story: EvilStory, name: str) -> object:
@@ -235,16 +237,25 @@ def test_row_44_a_poisoned_address_in_a_zone_that_is_not_signed(story: EvilStory
     assert not begun(story)
 
 
+GATEWAYS = pytest.mark.parametrize("gateway", ["an address", "a name"])
+
+
+def lure(story: EvilStory, gateway: str) -> KeyRecord:
+    """With mallory's key, by way of mallory."""
+    mallory = story["mallory"]
+    story.world.publish("mallory.example", [mallory.v4])
+    return KeyRecord(5, mallory.v4 if gateway == "an address" else "mallory.example", EVIL.public)
+
+
 @pytest.mark.lab
-@pytest.mark.parametrize("gateway", ["an address", "a name"])
+@GATEWAYS
 @pytest.mark.parametrize("also", [False, True], ids=["alone", "beside bob's own"])
 def test_rows_35_38_a_gateway_to_a_third_party(story: EvilStory, gateway: str, also: bool) -> None:
-    """Packets go to the name's own address, or nowhere."""
+    """Packets go to the name's own address, or nowhere; a gateway's name is not even asked for."""
     alice, bob, mallory = story["alice"], story["bob"], story["mallory"]
     story.hire("alice", rule("*"), dns=LISTEN, start=False)
     key = story.hire("bob", rule("alice.example")).key.public
-    lured = KeyRecord(5, mallory.v4 if gateway == "an address" else "mallory.example", EVIL.public)
-    story.world.publish("mallory.example", [mallory.v4])
+    lured = lure(story, gateway)
     story.world.publish("bob.example", [bob.v4], [lured, KeyRecord(10, None, key)] if also else [lured])
     story.start("alice")
     with Hushwire(mallory, story.config("bob", rule("alice.example")), EVIL):
@@ -253,19 +264,23 @@ def test_rows_35_38_a_gateway_to_a_third_party(story: EvilStory, gateway: str, a
         assert story.seen(canaries) == 0
         assert not begun(story, mallory.v4)
         assert bool(begun(story, bob.v4)) is also
+        assert asked_for(story, "bob.example")
+        assert not asked_for(story, "mallory.example")
 
 
 @pytest.mark.lab
-def test_rows_35_38_control(story: EvilStory) -> None:
-    """Who goes where the record says is mallory's."""
+@GATEWAYS
+def test_rows_35_38_control(story: EvilStory, gateway: str) -> None:
+    """Who goes where the record says is mallory's; a gateway's name is asked for first."""
     alice, bob, mallory = story["alice"], story["bob"], story["mallory"]
-    story.world.publish("bob.example", [bob.v4], [KeyRecord(5, mallory.v4, EVIL.public)])
+    story.world.publish("bob.example", [bob.v4], [lure(story, gateway)])
     story.hire("alice", rule("*"), dns=LISTEN, without=GATEWAYS_FOLLOWED)
+    pages = story.serve_web(mallory)
     with Hushwire(mallory, story.config("bob", rule("alice.example")), EVIL):
-        fetched, _ = story.curl(alice, "bob.example", story.serve_web(mallory))
-        assert fetched, story.log()
+        assert eventually(lambda: story.curl(alice, "bob.example", pages)[0], 25), story.log()
         assert begun(story, mallory.v4)
         assert reached(story, "bob.example") == "named"
+        assert asked_for(story, "mallory.example") is (gateway == "a name")
 
 
 V4 = ("127.0.0.1", "127.9.9.9", "192.0.2.1", "169.254.1.1", "224.0.0.5", "0.0.0.0", "255.255.255.255")
@@ -277,31 +292,39 @@ NOT_PEERS = [*(("A", address) for address in V4), *(("AAAA", address) for addres
 @pytest.mark.parametrize("without", ["", ANY_ADDRESS], ids=["", "control"])
 def test_row_40_rebinding(story: EvilStory, without: str) -> None:
     """A name leads to alice herself, or to where no host is: programs are not told, and no IKE is spoken."""
-    alice = story["alice"]
     # Whoever speaks IKE waits for an answer, so in the control three will do.
     rdtypes = {f"n{number}.evil.example": each for number, each in enumerate(NOT_PEERS[:3] if without else NOT_PEERS)}
     for name, (_, address) in rdtypes.items():
         story.world.publish(name, [ip_address(address)], [EVIL.public])
     story.hire("alice", rule("*"), dns=LISTEN, without=without)
-    with (story.folder / "heard").open("w") as heard:
-        alice.start("tcpdump", "-l", "-n", "-i", "any", "udp port 500 or udp port 4500", stdout=heard, stderr=heard)
-    assert eventually(lambda: "listening" in (story.folder / "heard").read_text())
+    heard = listen(story)
     for name, (rdtype, _) in rdtypes.items():
         assert told(story, name, rdtype) == ["SERVFAIL"], story.log()
         if not without:
             assert story.peer("alice", name)["addresses"] == []
-    spoken = "isakmp" in (story.folder / "heard").read_text()
-    assert spoken is bool(without), story.log()
+    assert ("isakmp" in heard.read_text()) is bool(without), story.log()
 
 
 @pytest.mark.lab
-def test_row_40_where_clear_is_permitted(story: EvilStory) -> None:
+@pytest.mark.parametrize("without", ["", ANY_ADDRESS], ids=["", "control"])
+def test_row_40_where_clear_is_permitted(story: EvilStory, without: str) -> None:
     """Accepted: the name's owner may send programs where he could without us; but IKE is not spoken there."""
     story.world.publish("n.evil.example", [ip_address("127.0.0.1")], [EVIL.public])
-    story.hire("alice", rule("*", "private-or-clear"), dns=LISTEN)
+    story.hire("alice", rule("*", "private-or-clear"), dns=LISTEN, without=without)
+    heard = listen(story)
     assert told(story, "n.evil.example") == ["127.0.0.1"]
-    assert story.peer("alice", "n.evil.example")["addresses"] == []
-    assert not begun(story)
+    assert story.peer("alice", "n.evil.example")["addresses"] == (["127.0.0.1"] if without else [])
+    assert ("isakmp" in heard.read_text()) is bool(without), story.log()
+
+
+def listen(story: EvilStory) -> Path:
+    """What tcpdump says, from now on, of IKE on any interface of alice's, loopback among them."""
+    heard = story.folder / "heard"
+    with heard.open("w") as file:
+        watched = ("udp", "port", "500", "or", "udp", "port", "4500")
+        story["alice"].start("tcpdump", "-l", "-n", "-i", "any", *watched, stdout=file, stderr=file)
+    assert eventually(lambda: "listening" in heard.read_text())
+    return heard
 
 
 MANY = """
