@@ -6,8 +6,7 @@ keys of its zone.  Warm: it was fetched before.
 """
 
 import statistics
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from hushwire.lab.namespaces import Host
 from hushwire.lab.peer import eventually
 from hushwire.lab.stage import CURL
 from hushwire.lab.story import LISTENER, Story
+from hushwire.lab.unbound import Unbound
 
 PLAIN = "127.0.0.53"
 """Where unbound answers on the same host."""
@@ -52,26 +52,45 @@ class Wait:
         cold, warm = self.plain
         return 2 * self.distance + cold - warm
 
+    @property
+    def verdicts(self) -> tuple[str, str]:
+        """Whether what it costs is within bounds, cold and warm."""
+        over = self.added[0] - self.bound
+        # Without a distance there is nothing to wait for.
+        exceeded = f"exceeded by {over:.1f}" if self.distance else f"{over:.1f} of computing"
+        return "holds" if over <= 0 else exceeded, "none seen" if self.added[1] <= self.spread else "seen"
+
     def __str__(self) -> str:
-        (cold, warm), (our_cold, our_warm) = self.plain, self.hushwire
+        (cold, warm), (our_cold, our_warm), (more_cold, more_warm) = self.plain, self.hushwire, self.added
+        cold_holds, warm_holds = self.verdicts
         return (
-            f"RTT {self.distance:3.0f} ms   cold: plain {cold:6.1f}, hushwire {our_cold:6.1f}, "
-            f"added {self.added[0]:6.1f} (two round trips and a look-up: {self.bound:6.1f})   "
-            f"warm: plain {warm:6.1f}, hushwire {our_warm:6.1f}, added {self.added[1]:5.1f} "
-            f"(plain's spread {self.spread:.1f})"
+            f"{self.distance:3.0f} ms |{cold:6.1f} {our_cold:9.1f} {more_cold:6.1f} {self.bound:6.1f}  {cold_holds:18}|"
+            f"{warm:6.1f} {our_warm:9.1f} {more_warm:6.1f} {self.spread:7.1f}  {warm_holds}"
         )
 
 
-def measure(rounds: int, plane: str, tell: Callable[[object], None]) -> list[Wait]:
+HEAD = """\
+       |                  cold                           |              warm
+RTT    | plain  hushwire  added  bound                   | plain  hushwire  added  spread"""
+FOOT = """\
+Milliseconds to the first byte.  Bound: two round trips of IKE and one look-up, plain's (its cold less its warm).
+Spread: of the middle eight tenths of plain's own warm times; what is less than that cannot be seen."""
+
+
+def measure(
+    rounds: int, plane: str, tell: Callable[[object], None], distances: Sequence[float] = DISTANCES
+) -> list[Wait]:
     """The table, told line by line."""
     waits = []
-    for distance in DISTANCES:
+    tell(HEAD)
+    for distance in distances:
         # In turn, so that both meet whatever else the machine does.
         in_turn = [(_plain(distance), _hushwire(distance, plane)) for _ in range(rounds)]
         plain, ours = map(list, zip(*in_turn, strict=True))
         tenths = statistics.quantiles([each for _, warm in plain for each in warm], n=10)
         waits.append(Wait(distance * 1000, _medians(plain), _medians(ours), tenths[-1] - tenths[0]))
         tell(waits[-1])
+    tell(FOOT)
     return waits
 
 
@@ -94,14 +113,8 @@ def _plain(distance: float) -> Fetches:
     with _stage(distance, "auto") as (story, _):
         alice, bob = story["alice"], story["bob"]
         story.world.publish("bob.example", [bob.v4, bob.v6])
-        config = story.folder / "unbound.conf"
-        config.write_text(
-            UNBOUND.format(
-                listen=PLAIN, anchor=story.world.anchor_path, forward=story.world.forward, folder=story.folder
-            )
-        )
-        alice.start("unbound", "-d", "-c", str(config), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        return _fetch_twice(story, alice, PLAIN)
+        with Unbound(story.world, PLAIN, 53, alice.prefix):
+            return _fetch_twice(story, alice, PLAIN)
 
 
 def _hushwire(distance: float, plane: str) -> Fetches:
@@ -119,39 +132,8 @@ def _fetch_twice(story: Story, alice: Host, server: str) -> Fetches:
     asked = eventually(lambda: "NOERROR" in story.program(alice, "kdig", f"@{server}", "bob.example", "TXT").stdout, 20)
     if not asked:
         raise RuntimeError(f"no resolver at {server}:\n{story.log()}")
-    command = (
-        *CURL,
-        "-4",
-        "--max-time",
-        "20",
-        "-o",
-        "/dev/null",
-        "-w",
-        "%{time_starttransfer}",
-        "http://bob.example/page",
-    )
-    cold, *warm = (story.program(alice, *command, server=server).stdout for _ in range(1 + WARM))
+    words = ("-4", "--max-time", "20", "-o", "/dev/null", "-w", "%{time_starttransfer}", "http://bob.example/page")
+    cold, *warm = (story.program(alice, *CURL, *words, server=server).stdout for _ in range(1 + WARM))
     if not all(map(float, (cold, *warm))):
         raise RuntimeError(f"no page came:\n{story.log()}")
     return float(cold) * 1000, [float(each) * 1000 for each in warm]
-
-
-UNBOUND = """
-server:
-    interface: {listen}
-    do-daemonize: no
-    username: ""
-    chroot: ""
-    directory: "{folder}"
-    pidfile: ""
-    use-syslog: no
-    do-not-query-localhost: no
-    trust-anchor-file: "{anchor}"
-    unblock-lan-zones: yes
-    module-config: "validator iterator"
-forward-zone:
-    name: "."
-    forward-addr: {forward}
-remote-control:
-    control-enable: no
-"""
