@@ -15,6 +15,7 @@ import pytest
 
 from hushwire.lab import uml
 from hushwire.lab.capture import dissect
+from hushwire.lab.defects import STRANGER
 from hushwire.lab.namespaces import Host
 from hushwire.lab.peer import eventually
 from hushwire.lab.story import LISTENER, EvilStory
@@ -27,6 +28,35 @@ NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 ANYBODY = """
 from hushwire.daemon import listener
 listener._is_local = lambda sender: True
+"""
+
+SHARED_ADDRESS = """
+import socket
+from types import SimpleNamespace
+from hushwire.daemon import listener
+def opened(*kind):
+    sock = socket.socket(*kind)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return sock
+listener.socket = SimpleNamespace(**vars(socket) | {"socket": opened})
+"""
+LIAR = f"""
+import socket
+import dns.message, dns.rrset
+taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+    taken.setsockopt(socket.SOL_SOCKET, option, 1)
+try:
+    taken.bind(("{LISTENER}", 53))
+except OSError as error:
+    print(error.strerror, flush=True)
+    raise SystemExit
+print("taken", flush=True)
+while True:
+    octets, asker = taken.recvfrom(4096)
+    lie = dns.message.make_response(dns.message.from_wire(octets))
+    lie.answer = [dns.rrset.from_text(lie.question[0].name, 60, "IN", "A", "{STRANGER}")]
+    taken.sendto(lie.to_wire(), asker)
 """
 
 
@@ -61,6 +91,27 @@ def test_row_46_the_control_socket_is_its_owners(story: EvilStory) -> None:
     # The control: open to all, it does as anybody says.
     daemon.control.chmod(0o666)
     assert "is not connected" in story["alice"].run(*command, check=False).stderr
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("without", ["", SHARED_ADDRESS], ids=["", "control"])
+def test_row_46_another_user_and_the_resolver(story: EvilStory, without: str) -> None:
+    """He is told what anybody is, and cannot take the resolver's place, on a host that lets any user have any port."""
+    alice, bob, names = story["alice"], story["bob"], ("plain.example", "keyless.example")
+    for name in names:
+        story.world.publish(name, [bob.v4])
+    alice.run("sysctl", "-qw", "net.ipv4.ip_unprivileged_port_start=0")
+    story.hire("alice", rule("keyless.example"), dns=LISTEN, without=without)
+    honest = {name: told(story, name) for name in names}
+    assert honest["plain.example"] == str(bob.v4)
+    assert "SERVFAIL" in honest["keyless.example"]
+    for name in names:
+        said = story.program(alice, *NOBODY, "kdig", "+timeout=9", "+retry=0", name, "A").stdout
+        assert (str(bob.v4) if name == "plain.example" else "SERVFAIL") in said
+    liar = story.start_program(alice, *NOBODY, sys.executable, "-c", LIAR)
+    assert liar.stdout is not None
+    assert liar.stdout.readline().strip() == ("taken" if without else "Address already in use")
+    assert {told(story, name) == STRANGER for name in names} == {bool(without)}
 
 
 @pytest.mark.lab
