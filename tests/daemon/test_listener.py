@@ -246,8 +246,10 @@ def test_many_questions_on_one_connection_each_as_soon_as_it_can(shared: Resolve
     assert answers[-1].id == queries[0].id
 
 
-def test_no_more_connections_than_are_allowed(signed: SignedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "MAX_CONNECTIONS", 3)
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_no_more_connections_than_are_allowed(signed: SignedWorld, monkeypatch: pytest.MonkeyPatch, guard: str) -> None:
+    """ATTACKS row 45.  With another bound the control has an answer on one more."""
+    monkeypatch.setattr(listener, "MAX_CONNECTIONS", 3 if guard == "in" else 4)
     monkeypatch.setattr(listener, "IDLE", 0.5)
     query = framed(dns.message.make_query("plain.bob.example", "A").to_wire())
     with resolving(trusting(signed), Node(), NAMES.__contains__) as it:
@@ -255,7 +257,11 @@ def test_no_more_connections_than_are_allowed(signed: SignedWorld, monkeypatch: 
         for sock in held[:3]:
             sock.sendall(query)
             assert read_framed(sock)
-        assert held[3].recv(1) == b""
+        if guard == "out":
+            held[3].sendall(query)
+            assert read_framed(held[3])
+        else:
+            assert held[3].recv(1) == b""
         # Idle, they are closed, and there is room again.
         start = time.monotonic()
         assert held[0].recv(1) == b""
