@@ -282,15 +282,23 @@ def test_a_connection_that_says_nonsense_is_closed(shared: Resolver, octets: byt
     assert shared.ask("plain.bob.example").answer
 
 
-def test_no_more_questions_under_way_than_are_allowed(signed: SignedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(front, "MAX_QUESTIONS", 10)
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_no_more_questions_under_way_than_are_allowed(
+    signed: SignedWorld, monkeypatch: pytest.MonkeyPatch, guard: str
+) -> None:
+    """ATTACKS row 45.  Without the bound, the control, all of them wait."""
+    monkeypatch.setattr(front, "MAX_QUESTIONS", 10 if guard == "in" else 1000)
     with (
         resolving(trusting(signed), Node(), NAMES.__contains__) as it,
         closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock,
     ):
-        sock.settimeout(2)
+        sock.settimeout(2 if guard == "in" else 0.5)
         for _ in range(30):
             sock.sendto(dns.message.make_query("mute.alice.example", "A").to_wire(), ("127.0.0.1", it.port))
+        if guard == "out":
+            with pytest.raises(TimeoutError):
+                sock.recv(4096)
+            return
         refused = [dns.message.from_wire(sock.recv(4096)) for _ in range(20)]
         assert {answer.rcode() for answer in refused} == {dns.rcode.SERVFAIL}
         assert len(it.node.asked) == 1
