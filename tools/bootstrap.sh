@@ -16,7 +16,7 @@ demo_packages="python3-venv ca-certificates libunbound8 dns-root-data iproute2 i
     util-linux uidmap nftables knot knot-dnsutils curl"
 test_packages="linux-libc-dev user-mode-linux charon-systemd strongswan-swanctl libcharon-extra-plugins
     libstrongswan-standard-plugins libstrongswan-extra-plugins openiked tshark tcpdump iperf3 openssh-server openssh-client
-    bind9 bind9-utils bind9-dnsutils pdns-server pdns-backend-sqlite3 sqlite3 unbound systemd-resolved"
+    bind9 bind9-utils bind9-dnsutils pdns-server pdns-backend-sqlite3 sqlite3 unbound systemd-resolved libnet-dns-sec-perl"
 # The services in them.  They are only ever run by the tests, so they shall start neither now nor at the next boot.
 services="knot strongswan openiked ssh named pdns unbound systemd-resolved"
 

@@ -1,21 +1,27 @@
 """Publishing at Knot, BIND and PowerDNS, as Debian packages them: what is said is done; what is not done is said."""
 
 import re
+import socket
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import IO
 
 import dns.query
 import dns.tsig
 import dns.tsigkeyring
 import dns.update
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from hushwire.crypto.keys import KeyKind, PrivateKey, PublicKey
 from hushwire.crypto.secret import Secret
-from hushwire.daemon.credential import Tsig, read_sig0, read_tsig
+from hushwire.daemon.credential import Sig0, Tsig, read_sig0, read_tsig
 from hushwire.daemon.unbound import Configuration
 from hushwire.daemon.update import Changed, Primary, Server, UpdateError, zone_of
 from hushwire.lab import updates
@@ -210,16 +216,111 @@ def test_a_key_too_long_for_ipseckey_goes_as_a_fingerprint() -> None:
         records_of(HOST, [PrivateKey.generate(KeyKind.ECDSA_P521).public])
 
 
+SIG0_ALGORITHMS = ("ED25519", "ED448", "ECDSAP256SHA256", "ECDSAP384SHA384", "RSASHA256", "RSASHA512")
+GATE = Path(__file__).with_name("sig0.pl")
+
+
+def sig0_key(algorithm: str, folder: Path) -> Path:
+    """As docs/publishing.md has an administrator make it."""
+    size = ["-b", "2048"] if algorithm.startswith("RSA") else []
+    keygen = ["dnssec-keygen", "-q", "-T", "KEY", "-n", "HOST", "-a", algorithm, *size, HOST]
+    made = subprocess.run(keygen, cwd=folder, check=True, capture_output=True, text=True)
+    return folder / f"{made.stdout.strip()}.private"
+
+
+def key_record(key: Sig0) -> tuple[str, str, str]:
+    return "alice", "KEY", key.record.split(" ", 3)[3]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A server that verifies SIG(0) by an implementation that is not ours, Perl's Net::DNS::SEC, before BIND."""
+
+    served: updates.Primary
+    files: dict[str, Path]
+    """By algorithm, the private keys whose KEY records are at HOST."""
+    port: int
+    said: IO[str]
+    """A line for each update."""
+
+    def primary(self, key: Sig0) -> Primary:
+        tsig = of(self.served)
+        return Primary(Server(IPv4Address("127.0.0.1"), self.port), key, tsig.configuration, timeout=3, patience=10)
+
+    def judge(self, octets: bytes) -> str:
+        """What it says of an update."""
+        with socket.create_connection(("127.0.0.1", self.port), 5) as sock:
+            sock.sendall(len(octets).to_bytes(2, "big") + octets)
+            assert len(sock.recv(14, socket.MSG_WAITALL)) == 14
+        return self.said.readline().strip()
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    folder = tmp_path_factory.mktemp("sig0")
+    files = {algorithm: sig0_key(algorithm, folder) for algorithm in SIG0_ALGORITHMS}
+    with Bind(extra=tuple(key_record(read_sig0(file)) for file in files.values())) as served:
+        command = ("setpriv", "--pdeathsig", "TERM", "perl", str(GATE), str(served.port), str(served.tsig_path))
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as perl:
+            assert perl.stdout is not None
+            yield Gate(served, files, int(perl.stdout.readline()), perl.stdout)
+            perl.terminate()
+
+
+@pytest.mark.parametrize("algorithm", SIG0_ALGORITHMS)
+def test_sig0_is_verified_by_another_implementation(gate: Gate, algorithm: str) -> None:
+    """The command of docs/publishing.md, and what it publishes is seen as secure."""
+    served = gate.served
+    for command, rest in (("publish", ["192.0.2.1"]), ("withdraw", [])):
+        done = subprocess.run(
+            [sys.executable, "-m", "hushwire", "dns", command, HOST, "--address", "192.0.2.1",
+             "--sig0", str(gate.files[algorithm]), "--server", f"127.0.0.1@{gate.port}", "--forward", served.forward,
+             "--anchor", str(served.anchor_path), "--wait", "10"],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert gate.said.readline() == "verified\n"
+        assert served.ask(HOST, "A") == rest
+
+
+def test_sig0_of_what_was_changed_is_refused(gate: Gate) -> None:
+    """Each octet by itself; a stranger's key; another time.  Its control is the last one: as it was signed."""
+    key = read_sig0(gate.files["ED25519"])
+    primary, now = gate.primary(key), int(time.time())
+    update = primary.plan(HOST, records_of(HOST, (), HERE), Own()).message().to_wire()
+    signed = key.sign_octets(update, now - 300, now + 300)
+    # Not signed, and of no weight, are the SIG record's own owner, type, class, TTL and length.
+    for at in (*range(len(update)), *range(len(update) + 11, len(signed))):
+        changed = signed[:at] + bytes((signed[at] ^ 1,)) + signed[at + 1 :]
+        assert gate.judge(changed) != "verified", at
+    assert "Signature expired" in gate.judge(key.sign_octets(update, now - 900, now - 300))
+    assert "Signature valid from" in gate.judge(key.sign_octets(update, now + 300, now + 900))
+
+    class Forged(Sig0):
+        """Another key that says it is this one."""
+
+        @property
+        def tag(self) -> int:
+            return key.tag
+
+    forged = gate.primary(Forged(key.name, key.algorithm, ed25519.Ed25519PrivateKey.generate()))
+    with pytest.raises(UpdateError, match=r"REFUSED: SIG\(0\) key alice.example"):
+        forged.publish(primary.plan(HOST, records_of(HOST, (), HERE), Own()))
+    assert "signature verification failed" in gate.said.readline()
+    assert gate.served.ask(HOST, "A") == gate.served.ask(HOST, "AAAA") == []
+    assert gate.judge(signed) == "verified"
+    assert (gate.served.ask(HOST, "A"), gate.served.ask(HOST, "AAAA")) == (["192.0.2.1"], ["2001:db8::1"])
+    clean(of(gate.served))
+
+
 @pytest.mark.parametrize("algorithm", ["ED25519", "ECDSAP256SHA256", "RSASHA256"])
 def test_sig0_at_bind(algorithm: str, tmp_path: Path) -> None:
     """BIND 9.18 had SIG(0) until 9.18.28, when CVE-2024-1975 took it out; BIND 9.20 has it again."""
-    size = ["-b", "2048"] if algorithm.startswith("RSA") else []
-    keygen = ["dnssec-keygen", "-q", "-T", "KEY", "-n", "HOST", "-a", algorithm, *size, HOST]
-    subprocess.run(keygen, cwd=tmp_path, check=True, capture_output=True)
-    key = read_sig0(next(tmp_path.glob("K*.private")))
+    file = sig0_key(algorithm, tmp_path)
+    key = read_sig0(file)
     said = subprocess.run(["named", "-v"], capture_output=True, text=True, check=True).stdout
     version = tuple(map(int, re.search(r"(\d+)\.(\d+)\.(\d+)", said).groups()))  # type: ignore[union-attr]
-    with Bind(extra=(("alice", "KEY", key.record.split(" ", 3)[3]),)) as served:
+    with Bind(extra=(key_record(key),)) as served:
         tsig = of(served)
         primary = Primary(tsig.server, key, tsig.configuration, timeout=3, patience=10)
         if (9, 18, 28) <= version < (9, 19):
@@ -229,7 +330,7 @@ def test_sig0_at_bind(algorithm: str, tmp_path: Path) -> None:
             return
         primary.publish(a_plan(primary, FIRST))
         assert published(served) == {FIRST.fingerprint}
-        stranger = read_sig0(next(tmp_path.glob("K*.private")), OTHER)
+        stranger = read_sig0(file, OTHER)
         with pytest.raises(UpdateError):
             Primary(tsig.server, stranger, tsig.configuration).publish(a_plan(primary, SECOND))
         assert published(served) == {FIRST.fingerprint}
