@@ -288,8 +288,8 @@ def test_an_answer_that_comes_after_the_name_was_let_go(asking: Any) -> None:
     alice = net.hosts["alice"]
     net.told(alice, "bob.example")
     peer = alice.node.peers.by_name("bob.example")
-    questions = peer.lookup.start(net.now)
-    alice.node._ask(peer, questions)
+    alice.node._asking.look_up(peer, net.now)
+    questions, alice.node._effects = alice.node._effects, []
     alice.node.step(net.now, Asked(1, "nobody.test"))
     alice.node._policies.withdraw(peer)
     alice.node.peers.forget(peer)

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from hushwire.config import Rule, Start, parse
+from hushwire.config import PlaneChoice, Rule, Start, parse
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
 from hushwire.events import Datagram, Outcome, Send
 from hushwire.ike import report
 from hushwire.ike.errors import Unauthorized
+from hushwire.ike.sa import IkeSA
 from hushwire.ike.settings import Settings
 from hushwire.ike.state import State
 from hushwire.names.allow import BURST, PER_SOURCE, AllowList, Pace
@@ -262,3 +263,20 @@ def test_a_rule_that_wants_no_ipsec(make_net: Any, group: str) -> None:
     net.start()
     claim(net, bob, Identity.fqdn("carol.example"))
     assert not bob.questions
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_nobody_claims_an_address_by_forging_it_in_ike_auth(make_net: Any, guard: str, monkeypatch: Any) -> None:
+    """Eve, behind what she says is a NAT, answers our IKE_SA_INIT response from the address that her name has."""
+    if guard == "out":
+        monkeypatch.setattr(IkeSA, "_may_be_at", lambda *_: True)
+    victim = ip_address("198.51.100.7")
+    net = make_net()
+    bob = net.host("bob", Rule("*.example"), ask=("*.example",))
+    eve = net.host("eve", Rule("bob.example", start=Start.CONNECT), plane=PlaneChoice.USERSPACE)
+    net.zone["eve.example"] = ((victim,), (eve.key.public,))
+    held: list[Send] = []
+    net.lost = lambda host, send: host is eve and send.data[18] == ExchangeType.IKE_AUTH and not held.append(send)
+    net.start()
+    net.step(bob, Datagram(held[0].remote, Endpoint(victim, 4500), held[0].data))
+    assert (bool(bob.sad), bool(bob.policies(victim))) == ((False, False) if guard == "in" else (True, True))

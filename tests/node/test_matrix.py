@@ -222,5 +222,5 @@ def test_control_of_nobody_proves_it(make_net: Any, title: str, monkeypatch: Any
 @pytest.mark.parametrize("row", ["bogus", "a time-out"])
 def test_control_of_an_error(make_net: Any, row: str, monkeypatch: Any) -> None:
     """Where clear is permitted, only that an error is no denial stands between a packet and the wire."""
-    monkeypatch.setattr(Peer, "_is_known", property(lambda _: True))
+    monkeypatch.setattr(Peer, "known", property(lambda _: True))
     assert packet_leaves(make_net, "private-or-clear", row) == "clear"

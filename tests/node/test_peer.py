@@ -13,7 +13,7 @@ from hushwire.entropy import SeededEntropy
 from hushwire.events import Acquire, Answered, Outcome
 from hushwire.names.ipseckey import KeyRecord, write_record
 from hushwire.names.lookup import AddressLookup
-from hushwire.node.peer import ACQUIRE_LIFE, FIRST_WAIT, LAST_WAIT, Peer
+from hushwire.node.peer import ACQUIRE_LIFE, FIRST_WAIT, LAST_WAIT, Peer, Sought
 from hushwire.node.rulebook import group_rules, permits_clear
 from hushwire.node.scope import PROTECT_PRIORITY, REQID_BASE, narrowness, nearest
 from hushwire.policy.assurance import Assurance
@@ -217,18 +217,29 @@ def test_an_address_behind_a_gateway() -> None:
 
 
 def test_a_packet_is_sought_for_as_long_as_it_may_wait_and_a_later_one_anew() -> None:
-    one, first = peer(), Acquire(Flow(OWN4, FAR, 6), REQID_BASE + 3, 1)
-    one.seek(first, 0.0)
+    one, wanted, first = peer(), Selector.between(OWN4, FAR), Acquire(Flow(OWN4, FAR, 6), REQID_BASE + 3, 1)
+    one.seek(wanted, Sought(first, 0.0, FAR, begun=True))
     one.seek_again(FAR, 10.0)
-    assert one.waiting == {FAR: first}
+    assert one.waiting == {wanted: first}
     # Made again for the same packet: its time goes on.
     one.waiting.clear()
-    one.seek(first, 11.0)
+    one.seek(wanted, Sought(first, 11.0, FAR, begun=True))
     one.seek_again(FAR, ACQUIRE_LIFE + 5)
     assert not one.waiting
     later = replace(first, sequence=2)
-    one.seek(later, ACQUIRE_LIFE + 6)
+    one.seek(wanted, Sought(later, ACQUIRE_LIFE + 6, FAR, begun=True))
     one.seek_again(FAR, ACQUIRE_LIFE + 10)
-    assert one.waiting == {FAR: later}
-    one.found(FAR)
+    assert one.waiting == {wanted: later}
+    assert one.found(FAR) == []
+    assert not one.sought
+
+
+def test_what_waits_for_another_packets_sa_is_told_when_that_stands() -> None:
+    one, both = peer(), Selector.between(OWN4, FAR)
+    first, second = (replace(both, protocol=6, remote_port=port) for port in (80, 443))
+    for wanted, begun in ((first, True), (second, False)):
+        flow = Flow(OWN4, FAR, 6, 1000, wanted.remote_port)
+        one.seek(wanted, Sought(Acquire(flow, REQID_BASE + 3, wanted.remote_port), 0.0, FAR, begun))
+    assert one.found(OWN4) == []
+    assert [acquire.sequence for acquire in one.found(FAR)] == [443]
     assert not one.sought

@@ -114,7 +114,7 @@ def test_an_error_is_never_clear_and_private_is_not_either(trapped: Any, rule: R
 
 
 def test_control_of_that_an_error_is_not_clear(trapped: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(Peer, "_is_known", property(lambda _: True))
+    monkeypatch.setattr(Peer, "known", property(lambda _: True))
     net = trapped(MAYBE)
     net.outcome[BOB.reverse_pointer] = Outcome.ERROR
     assert net.fate(net.hosts["alice"], BOB, 30) is Action.CLEAR

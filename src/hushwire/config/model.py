@@ -25,7 +25,7 @@ class Start(Enum):
     CONNECT = "connect"
     """As soon as hushwire runs."""
     WAIT = "wait"
-    """When the peer begins; we do not, until it has."""
+    """When the peer begins; we do only for a packet that could not leave otherwise."""
 
 
 class Group(Enum):

@@ -285,8 +285,7 @@ class Endpoint:
             if not isinstance(told, report.Established):
                 continue
             for other in self.of_peer(told.sa.peer.identity) if told.sa.peer else ():
-                same_way = (other.local.address, other.remote) == (told.sa.local.address, told.sa.remote)
-                if other.state is not State.ESTABLISHED or other.deleting or not same_way:
+                if other.state is not State.ESTABLISHED or other.deleting or not _same_way(other, told.sa):
                     # It is no rival: it is going, or its address is, and cannot tell the peer so any more.
                     continue
                 if told.sa.succession.is_over(other) or other.succession.is_over(told.sa):
@@ -298,6 +297,12 @@ class Endpoint:
                 _, we_began = redundant.origin
                 if we_began and other.origin != told.sa.origin:
                     redundant.delete()
+
+
+def _same_way(one: IkeSA, other: IkeSA) -> bool:
+    """Whether they are between the same addresses, and for the same peer: a gateway speaks for many."""
+    ends = [(sa.local.address, sa.remote, sa.peer.reqid if sa.peer else 0) for sa in (one, other)]
+    return ends[0] == ends[1]
 
 
 def _is_our_own(host: Host, header: Header) -> bool:

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationWanted:
-    """A peer claims an identity: answer with Endpoint.authorized() or Endpoint.unauthorized()."""
+    """A peer claims an identity: answer with Endpoint.authorized()."""
 
     request: int
     identity: Identity
     remote: Endpoint
+    reqid: int = 0
+    """Of the peer that it is known to be; 0: of whoever has the identity."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from hushwire.ike.window import LAST_MESSAGE_ID, Window
 from hushwire.policy.pad import Identity, PadEntry
 from hushwire.policy.sad import SA, SAName
 from hushwire.timers import NEVER, Timers
-from hushwire.wire.address import Endpoint
+from hushwire.wire.address import Endpoint, IPAddress
 from hushwire.wire.cursor import DecodeError
 from hushwire.wire.message import Header, Message, write_message
 from hushwire.wire.payload import Notify, Payload, Unknown
@@ -187,8 +187,8 @@ class IkeSA:
                     self._requesting = running
                 case Sign(key, scheme, octets):
                     self.host.outbox.append(SignEffect(self._wait(running), key, scheme, octets))
-                case Authorize(identity, remote):
-                    wanted = report.AuthorizationWanted(self._wait(running), identity, remote)
+                case Authorize(identity, remote, reqid):
+                    wanted = report.AuthorizationWanted(self._wait(running), identity, remote, reqid)
                     self.host.outbox.append(wanted)
                 case Install(sas):
                     if not sas:
@@ -377,7 +377,7 @@ class IkeSA:
         begins = self.nat and self.state is State.HALF_OPEN
         if (local, remote) == (self.local, self.remote) or not (begins or (self.nat.remote and not self.nat.local)):
             return
-        if self.peer is not None and not self.peer.speaks_from(remote.address):
+        if not self._may_be_at(remote.address):
             # Law 2: a NAT may change the port; where the peer is at all is not his to say, proved or not.
             self.host.notice("ike.strayed", ("peer", self.peer_name), ("to", str(remote)), grave=True)
             return
@@ -386,6 +386,10 @@ class IkeSA:
         self.remote, self.local = remote, local
         # A Child SA moves by being rekeyed: to install its keys again would repeat nonces (law 5).
         self.children.rekey_all()
+
+    def _may_be_at(self, address: IPAddress) -> bool:
+        """A stranger is where he got our IKE_SA_INIT response: he could claim to be whose address he forges."""
+        return self.peer.speaks_from(address) if self.peer is not None else address == self.remote.address
 
     # --- life ---
 

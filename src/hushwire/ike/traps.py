@@ -70,6 +70,8 @@ class Authorize(Trap[PadEntry]):
 
     identity: Identity
     remote: Endpoint
+    reqid: int = 0
+    """Of whom it is meant to be; 0: of nobody in particular."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class SyntheticAddresses:
 
     def __init__(self) -> None:
         self._taken: dict[tuple[str, IPAddress], IPAddress] = {}
-        self._names: dict[IPAddress, tuple[str, IPAddress]] = {}
+        self._given: set[IPAddress] = set()
         self._next = dict.fromkeys(POOLS, RESERVED)
 
     def take(self, name: str, real: IPAddress) -> IPAddress:
@@ -38,23 +38,19 @@ class SyntheticAddresses:
             return known
         pool = POOLS[real.version]
         size = min(pool.num_addresses, 1 << 24) - 1
-        for _ in range(len(self._names) + 1):
+        for _ in range(len(self._given) + 1):
             number = self._next[real.version]
             self._next[real.version] = number + 1 if number + 1 < size else RESERVED
             made = ip_address(int(pool.network_address) + number)
-            if made not in self._names:
-                self._taken[name, real], self._names[made] = made, (name, real)
+            if made not in self._given:
+                self._taken[name, real] = made
+                self._given.add(made)
                 return made
         raise PoolEmpty(f"no synthetic IPv{real.version} address is left for {name}")
 
-    def give_back(self, name: str) -> None:
-        """Nobody uses the name any more."""
-        for key in [key for key in self._taken if key[0] == name]:
-            del self._names[self._taken.pop(key)]
-
-    def of(self, address: IPAddress) -> tuple[str, IPAddress] | None:
-        """The name and real address that a synthetic one stands for."""
-        return self._names.get(address)
+    def give_back(self, name: str, real: IPAddress) -> None:
+        """What stood for `real` is used no more.  Raises KeyError if nothing did."""
+        self._given.discard(self._taken.pop((name, real)))
 
 
 def is_synthetic(address: IPAddress) -> bool:

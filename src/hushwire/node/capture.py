@@ -64,6 +64,10 @@ class Captures:
     def waits_for(self, peer: Peer) -> bool:
         return peer in self._waiting
 
+    def forbids_clear(self, peer: Peer) -> bool:
+        """Whether somebody waits for a peer under a name whose rule does not permit clear, as the peer's own does."""
+        return permits_clear(peer.rules) and not all(question.clear for question in self._waiting.get(peer, ()))
+
     def deadline(self) -> float:
         """Monotonic time at which somebody has waited long enough."""
         ends = [questions[0].since + _limit(peer) for peer, questions in self._waiting.items()]
@@ -73,25 +77,30 @@ class Captures:
         return list(self._waiting)
 
     def answer(
-        self, peer: Peer, now: float, holder: Callable[[], Peer | None], *, pending: bool, own: Collection[IPAddress]
-    ) -> list[Effect]:
+        self, peer: Peer, now: float, holder: Callable[[], Peer | None], *, pending: bool, trying: bool,
+        own: Collection[IPAddress],
+    ) -> list[Effect]:  # fmt: skip
         """Tell those who wait for a peer, if there is something to tell.
 
-        `holder`: who else has one of its addresses.  `pending`: policies are being installed.  `own`: this host's
-        addresses.
+        `holder`: who else has one of its addresses.  `pending`: policies are being installed.  `trying`: an attempt
+        is under way.  `own`: this host's addresses.
         """
         questions = self._waiting.get(peer)
         if not questions:
             return []
         since = questions[0].since
         self._partial.pop(peer, None)
-        told = judge(peer, since, now, holder, pending=pending, own=own)
+        told = judge(peer, since, now, holder, pending=pending, trying=trying, own=own)
         if told is None:
             return []
         if told.partial and now < since + OTHER_FAMILY:
             self._partial[peer] = since + OTHER_FAMILY
             return []
-        del self._waiting[peer]
+        return self.end(peer, told)
+
+    def end(self, peer: Peer, told: Told) -> list[Effect]:
+        """Tell those who wait for a peer; clear only to those whose own rule permits that."""
+        questions = self._waiting.pop(peer, ())
         closed = Told(Verdict.REFUSE, reason=f"{peer.name} could not be reached")
         return [
             tell(question.request, told if question.clear or told.verdict is not Verdict.PASS else closed,
@@ -109,10 +118,11 @@ def tell(request: int, told: Told, *, command: bool) -> Effect:
 
 def judge(
     peer: Peer, since: float, now: float, holder: Callable[[], Peer | None] = lambda: None, *, pending: bool,
-    own: Collection[IPAddress],
+    trying: bool, own: Collection[IPAddress],
 ) -> Told | None:  # fmt: skip
     """What to tell of a peer that somebody has asked for at `since`; None: not yet."""
-    lookup, clear = peer.lookup, permits_clear(peer.rules) and not peer.reached
+    # Of an alias that is waited for itself, it is not settled where it leads.
+    lookup, clear = peer.lookup, permits_clear(peer.rules) and not peer.reached and not peer.is_alias
     if lookup is not None and lookup.binding is None:
         if lookup.asking or lookup.unbound is None:
             late = now >= since + ASK_LIMIT
@@ -129,7 +139,7 @@ def judge(
         return Told(Verdict.ONLY, min(ttl, RETRY) if partial else ttl, standing, partial=partial)
     if peer.contested and not standing:
         return Told(Verdict.REFUSE, reason=f"{peer.name}: its address is another's, who proved another key there")
-    if peer.not_before > now or now >= since + _limit(peer):
+    if (peer.not_before > now and not trying) or now >= since + _limit(peer):
         if clear and (other := holder()) is not None:
             # It would not be in clear, but sealed for somebody who proved another name (law 2, ATTACKS row 36).
             return Told(Verdict.REFUSE, reason=f"{peer.name}: {other.name} has its address")

@@ -39,7 +39,10 @@ class Idle:
     def look(self, peer: Peer, now: Now) -> list[SAName]:
         """Its idle_at has come.  Ask how much its SAs carry, or let it go."""
         names = [name for sa in self._seeking.sas_of(peer) for child in sa.children.values() for name in child.names]
-        if names:
+        if names and peer.asleep:
+            # They are being deleted.
+            peer.idle_at = now.monotonic + GRACE
+        elif names:
             number = self._number()
             self._counting[number] = peer
             peer.idle_at = now.monotonic + GRACE

@@ -4,7 +4,7 @@ It routes: names to keys, keys and addresses to PAD entries and policies, packet
 """
 
 import itertools
-from dataclasses import replace
+from functools import partial
 
 from hushwire.config import Config, PlaneChoice, Start
 from hushwire.entropy import Entropy
@@ -23,7 +23,6 @@ from hushwire.events import (
     Expire,
     HostKey,
     Installed,
-    Lookup,
     Mapping,
     Notice,
     Outcome,
@@ -44,15 +43,17 @@ from hushwire.ike.errors import Unauthorized
 from hushwire.ike.sa import IkeSA
 from hushwire.ike.settings import Settings
 from hushwire.ike.state import State
-from hushwire.names.binding import Unbound
+from hushwire.names.binding import Binding, Unbound
 from hushwire.names.lookup import Change
 from hushwire.names.name import BadName, host_name
 from hushwire.names.synthetic import PoolEmpty
 from hushwire.node import telling
+from hushwire.node.asking import Asking
 from hushwire.node.capture import Captures, Told, tell
 from hushwire.node.claims import Claims
 from hushwire.node.commands import Commands
 from hushwire.node.idle import Idle
+from hushwire.node.memory import Memory
 from hushwire.node.peer import Peer
 from hushwire.node.peers import Blocked, Crowded, Peers, Secrets
 from hushwire.node.policies import Policies
@@ -66,10 +67,6 @@ from hushwire.wire.address import IPAddress
 ASK_AGAIN = 5.0
 """Seconds that must have passed since a name was looked up, for a peer's odd address or key, or for a program after an
 error, to have it asked again."""
-MOST_WAITING = 16
-"""Addresses of a peer whose packets wait for its name to be looked up, or for the next attempt."""
-MOST_REMEMBERED = 1 << 16
-"""Names that are known to have reached their level, after nobody has used them for a while."""
 
 
 class Node:
@@ -96,18 +93,16 @@ class Node:
         )
         self._effects: list[Effect] = []
         self.ike = Endpoint(settings, entropy, numbers)
-        self.peers = Peers(config, secrets, entropy, number)
+        self.peers = Peers(config, secrets, entropy, number, self._sought)
         self._policies = Policies(self.peers, number, self._emit)
         self._seeking = Seeking(self.ike, self.peers)
         self._idle = Idle(self.peers, self._policies, self._seeking, number, self._emit)
+        self._asking = Asking(self._emit)
         self._captures = Captures()
         self._claims = Claims(config.dns.ask, self.peers)
-        self._asking: dict[int, Peer] = {}
-        """Whose question each open number is."""
         self._parked: list[tuple[Peer, report.AuthorizationWanted]] = []
         """Peers who wait for us to have looked up their name."""
-        self._remembered: dict[str, None] = {}
-        """Names that have reached their level: it never sinks silently after that."""
+        self._memory = Memory()
         self._commands = Commands(config.host.name, plane, self.ike, self.peers, self._seeking, number, self._emit)
         self._begun = False
 
@@ -173,7 +168,7 @@ class Node:
     def _begin(self, now: Now) -> None:
         self._sync_all(now)
         for peer in self.peers:
-            self._look_up(peer, now)
+            self._asking.look_up(peer, now)
 
     def _timeout(self, now: Now) -> None:
         self.ike.timeout(now)
@@ -195,6 +190,7 @@ class Node:
             for sa in self._seeking.standing(peer):
                 self._check_standing(peer, sa, now)
             peer.leaving = {address: until for address, until in peer.leaving.items() if until > now.monotonic}
+            self._policies.sync(peer, now)
         if peer.not_before <= now.monotonic:
             self._acquire_waiting(peer, now)
         if self._seeking.wants_start(peer) and peer.not_before <= now.monotonic:
@@ -206,29 +202,19 @@ class Node:
 
     # --- names ---
 
-    def _look_up(self, peer: Peer, now: Now) -> None:
-        if peer.lookup is not None and not peer.lookup.asking:
-            self._ask(peer, peer.lookup.start(now))
-
     def _keep_current(self, peer: Peer, now: Now) -> None:
         """Ask for what is not known, or not any more: while a peer sleeps nobody does."""
         if peer.lookup is None:
             return
         if peer.lookup.deadline() <= now.monotonic:
-            questions, change = peer.lookup.timeout(now)
-            self._ask(peer, questions)
-            self._looked_up(peer, change, now)
+            self._looked_up(peer, self._asking.timeout(peer, now), now)
         elif peer.lookup.binding is None and peer.lookup.unbound is None:
-            self._look_up(peer, now)
-
-    def _ask(self, peer: Peer, questions: list[Lookup]) -> None:
-        self._asking |= {question.request: peer for question in questions}
-        self._effects += questions
+            self._asking.look_up(peer, now)
 
     def _answered(self, event: Answered, now: Now) -> None:
         if self._commands.answered(event, now):
             return
-        peer = self._asking.pop(event.request, None)
+        peer = self._asking.answered(event)
         if peer is None or peer.lookup is None or self.peers.by_reqid(peer.reqid) is not peer:
             return
         change = peer.lookup.answered(event, now)
@@ -239,17 +225,7 @@ class Node:
         """A name's answers are complete, or its binding has ended."""
         if change is not None:
             self._tell_change(peer, change)
-            if left_out := peer.admit():
-                addresses = ", ".join(map(str, left_out))
-                self._notice("name.crowded", ("name", change.name), ("left out", addresses), grave=True)
-            try:
-                self.peers.make_synthetic(peer)
-            except PoolEmpty as error:
-                self._notice("name.crowded", ("name", change.name), ("reason", str(error)), grave=True)
-            self._policies.sync(peer, now)
-            self._policies.settle_contested(now)
-            for sa in self._seeking.standing(peer):
-                self._check_standing(peer, sa, now)
+            self._moved(peer, change, now)
         if peer.denied:
             peer.fall_at = NEVER
         if peer.lookup is not None and peer.lookup.binding is None and not peer.lookup.asking:
@@ -258,10 +234,27 @@ class Node:
         for parked in [parked for parked in self._parked if parked[0] is peer]:
             self._parked.remove(parked)
             self._authorize(peer, parked[1], now)
-        if change is not None and peer.addresses and (peer.connects or peer.starts_by_itself):
+        if change is not None and peer.known and (peer.connects or (peer.addresses and peer.starts_by_itself)):
             self._start(peer, now)
         if self._captures.waits_for(peer):
             self._let_prove(self._follow(peer, now), now)
+
+    def _moved(self, peer: Peer, change: Change, now: Now) -> None:
+        """What stands for a name follows what the DNS says of it now."""
+        if left_out := peer.admit():
+            addresses = ", ".join(map(str, left_out))
+            self._notice("name.crowded", ("name", change.name), ("left out", addresses), grave=True)
+        if isinstance(change.after, Binding):
+            peer.leave(change.removed, now.monotonic)
+        try:
+            self.peers.make_synthetic(peer)
+        except PoolEmpty as error:
+            self._notice("name.crowded", ("name", change.name), ("reason", str(error)), grave=True)
+        for sa in self._seeking.standing(peer):
+            self._check_standing(peer, sa, now)
+        self._policies.sync(peer, now)
+        self.peers.give_back_synthetic(peer)
+        self._policies.settle_contested(now)
 
     def _tell_change(self, peer: Peer, change: Change) -> None:
         if isinstance(change.after, Unbound):
@@ -294,13 +287,13 @@ class Node:
             assert told is not None
             self._effects.append(tell(request, told, command=command))
             return
-        peer.reached = peer.reached or name in self._remembered
+        self._memory.recall(peer)
         self._idle.used(peer, now.monotonic)
         self._captures.wait(peer, request, now.monotonic, command=command)
         self._keep_current(peer, now)
         if _failed_before(peer, now.monotonic - ASK_AGAIN):
             # After a long failure its own turn would come minutes after the DNS is back.
-            self._look_up(peer, now)
+            self._asking.look_up(peer, now)
         self._let_prove(self._follow(peer, now), now)
 
     def _told_at_once(self, name: str, rules: Rules | None) -> Told | None:
@@ -316,19 +309,25 @@ class Node:
     def _has_reached(self, name: str) -> bool:
         """Whether a name's level was ever reached."""
         peer = self.peers.by_name(name)
-        return name in self._remembered or (peer is not None and peer.reached)
+        return name in self._memory or (peer is not None and peer.reached)
 
     def _follow(self, peer: Peer, now: Now) -> Peer:
-        """Whom programs have to wait for: with an alias, the name that it leads to, by the rules of the alias."""
+        """Whom programs have to wait for: with an alias, the name that it leads to."""
         if not peer.is_alias:
             return peer
+        rules = self.peers.rulebook.for_alias(peer.rules, peer.canonical)
+        if refuses(rules):
+            self._effects += self._captures.end(
+                peer, Told(Verdict.REFUSE, reason=f"{peer.canonical}: a rule blocks it")
+            )
+            return peer
         try:
-            other = self.peers.of_name(peer.canonical, tuple(replace(rule, peer=peer.canonical) for rule in peer.rules))
+            other = self.peers.of_name(peer.canonical, rules)
         except Crowded:
             return peer
         if other.is_alias:
             return peer
-        other.reached = other.reached or other.name in self._remembered
+        self._memory.recall(other)
         self._idle.used(other, now.monotonic)
         self._captures.follow(peer, other)
         self._keep_current(other, now)
@@ -340,12 +339,13 @@ class Node:
             self._seeking.let_prove(peer, now)
 
     def _answer_programs(self, peer: Peer, now: Now) -> None:
-        pending = self._policies.pending(peer)
-
-        def holder() -> Peer | None:
-            return next(filter(None, (self.peers.holding(address, peer) for address in peer.addresses)), None)
-
-        effects = self._captures.answer(peer, now.monotonic, holder, pending=pending, own=self.peers.own)
+        if peer.reached and not peer.hardened and self._captures.forbids_clear(peer):
+            # An alias's rule is stricter than the name's own: nor may policies go when nobody renews them (law 1).
+            peer.hardened = True
+            self._policies.sync(peer, now)
+        pending, trying = self._policies.pending(peer), self._seeking.tries(peer)
+        rival = partial(self.peers.rival_of, peer)
+        effects = self._captures.answer(peer, now.monotonic, rival, pending=pending, trying=trying, own=self.peers.own)
         if effects:
             # Its policies stay for as long as the answer may be believed.
             self._idle.used(peer, now.monotonic)
@@ -393,13 +393,9 @@ class Node:
         self._keep_current(peer, now)
         peer.begun(now.monotonic)
         if peer.known and peer.not_before <= now.monotonic:
-            flow = replace(event.flow, remote=peer.real(event.flow.remote))
-            peer.seek(event, now.monotonic)
-            self._seeking.protect(peer, flow, event.sequence, now)
-            return
-        if event.flow.remote in peer.waiting or len(peer.waiting) < MOST_WAITING:
-            # A plane tells of a flow once, and then not for half a minute.
-            peer.waiting[event.flow.remote] = event
+            self._seeking.seek(peer, event, now)
+        else:
+            self._seeking.wait(peer, event)
 
     def _acquire_for_many(self, event: Acquire, now: Now) -> None:
         """A packet for an address that a rule about many speaks of: it gets a peer, and policies, of its own."""
@@ -426,11 +422,11 @@ class Node:
 
     def _start(self, peer: Peer, now: Now) -> None:
         """Seek a peer by itself."""
-        if self._seeking.sas_of(peer):
+        if self._seeking.serves(peer):
             self._answer_connects(peer, True, f"{peer.name} is connected already")
             return
         self._seeking.start(peer, now)
-        if not self._seeking.sas_of(peer):
+        if not self._seeking.tries(peer):
             self._answer_connects(peer, False, f"{peer.name}: {peer.last_failure}")
 
     # --- what IKE tells ---
@@ -439,7 +435,7 @@ class Node:
         while told := self.ike.drain():
             for item in told:
                 match item:
-                    case report.AuthorizationWanted(_, identity, _):
+                    case report.AuthorizationWanted(_, identity):
                         self._authorization_wanted(item, identity, now)
                     case report.Proved(sa):
                         self._proved(sa, now)
@@ -463,18 +459,18 @@ class Node:
                         self._effects.append(item)
 
     def _authorization_wanted(self, wanted: report.AuthorizationWanted, identity: Identity, now: Now) -> None:
-        peer = self.peers.claiming(identity, wanted.remote.address)
+        peer = self.peers.by_reqid(wanted.reqid) or self.peers.claiming(identity, wanted.remote.address)
         try:
             peer = peer or self._claims.admit(identity, wanted.remote.address, now.monotonic)
         except Unauthorized as error:
             self.ike.authorized(wanted.request, error, now)
             return
         self._idle.used(peer, now.monotonic)
-        peer.reached = peer.reached or peer.name in self._remembered
+        self._memory.recall(peer)
         self._keep_current(peer, now)
         if peer.lookup is not None and self._worth_asking(peer, wanted, now):
             self._parked.append((peer, wanted))
-            self._look_up(peer, now)
+            self._asking.look_up(peer, now)
         else:
             self._authorize(peer, wanted, now)
 
@@ -501,8 +497,12 @@ class Node:
 
     def _proved(self, sa: IkeSA, now: Now) -> None:
         """It has proved its key: policies may stand there."""
-        peer = self._seeking.peer_of(sa)
-        if peer is not None and peer.proved(sa.remote.address, now.monotonic):
+        peer, where = self._seeking.peer_of(sa), sa.remote.address
+        if peer is None:
+            return
+        if peer.is_everywhere(where):
+            self._notice("name.crowded", ("name", peer.name), ("left out", str(where)), grave=True)
+        elif peer.proved(where, now.monotonic):
             self._seeking.proved(sa)
             stands = [other.remote.address for other in self._seeking.standing(peer)]
             for place in peer.forget_places(stands, now.monotonic):
@@ -521,20 +521,14 @@ class Node:
             return
         unsettled = peer.refused or not peer.reached or peer.fallen
         peer.succeeded()
-        peer.found(sa.remote.address)
+        for acquire in peer.found(sa.remote.address):
+            self._acquire(acquire, now)
         self._idle.used(peer, now.monotonic)
-        self._remember(peer)
+        self._memory.keep(peer)
         if unsettled:
             self._policies.sync(peer, now)
         level = telling.level(sa)
         self._answer_connects(peer, True, f"{peer.name} at {sa.remote.address} is {level}, {sa.suite}")
-
-    def _remember(self, peer: Peer) -> None:
-        if peer.born and peer.rule.name is not None:
-            self._remembered.pop(peer.name, None)
-            self._remembered[peer.name] = None
-            if len(self._remembered) > MOST_REMEMBERED:
-                del self._remembered[next(iter(self._remembered))]
 
     def _attempt_failed(self, sa: IkeSA, reason: str, now: Now) -> None:
         peer = self._seeking.peer_of(sa)
@@ -542,13 +536,13 @@ class Node:
             return
         if sa.initiator and not sa.authenticated:
             peer.seek_again(sa.remote.address, now.monotonic)
-        if any(other.children for other in self._seeking.sas_of(peer)):
+        if self._seeking.serves(peer):
             return
         if not sa.authenticated or sa.state is not State.CLOSED:
             peer.failed(reason, now.monotonic)
             self._notice("peer.failed", ("peer", peer.name), ("reason", reason), grave=True)
             self._policies.settle_contested(now)
-        if sa.authenticated is None or not self._seeking.sas_of(peer):
+        if not sa.authenticated or sa.state is not State.CLOSED or not self._seeking.sas_of(peer):
             self._answer_connects(peer, False, f"{peer.name}: {reason}")
 
     # --- commands ---
@@ -566,7 +560,7 @@ class Node:
         peer.connects.append(request)
         peer.not_before = 0.0
         if peer.lookup is not None and peer.lookup.binding is None:
-            self._look_up(peer, now)
+            self._asking.look_up(peer, now)
         else:
             self._start(peer, now)
 
@@ -581,6 +575,10 @@ class Node:
 
     def _notice(self, kind: str, *fields: tuple[str, str | int | float], grave: bool = False) -> None:
         self._effects.append(Notice(kind, fields, grave))
+
+    def _sought(self) -> set[int]:
+        """With whom there is an IKE SA, whatever its state."""
+        return {sa.peer.reqid for sa in self.ike.sas if sa.peer is not None}
 
     def _emit(self, effect: Effect) -> None:
         self._effects.append(effect)

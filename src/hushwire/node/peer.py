@@ -40,6 +40,19 @@ SHUNT_LIFE = 120
 """Seconds until a plane drops a policy that lets packets go in clear, unless it is told again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """A packet that waits for an SA."""
+
+    acquire: Acquire
+    since: float
+    """Monotonic time at which that began."""
+    where: IPAddress
+    """With whom IKE is spoken for it."""
+    begun: bool
+    """Whether an SA has been asked for; else an IKE SA was being made for another packet."""
+
+
 @dataclass(slots=True, eq=False)
 class Peer:
     """Everything this host holds of one peer but its IKE SAs."""
@@ -69,10 +82,10 @@ class Peer:
     not_before: float = 0.0
     """Monotonic time of the next attempt."""
     last_failure: str = ""
-    waiting: dict[IPAddress, Acquire] = field(default_factory=dict)
-    """By remote address, the last packet that came before the name was looked up or the next attempt was due."""
-    sought: dict[IPAddress, tuple[Acquire, float]] = field(default_factory=dict)
-    """By remote address, the packet for which it is being sought, and the monotonic time at which that began."""
+    waiting: dict[Selector, Acquire] = field(default_factory=dict)
+    """By what it wants, the last packet that came before the name was looked up or the next attempt was due."""
+    sought: dict[Selector, Sought] = field(default_factory=dict)
+    """By what each wants, the packets for which it is being sought."""
     admitted: set[IPAddress] = field(default_factory=set)
     """All addresses that the name ever had here: where nothing may go in clear, their policies stay."""
     connects: list[int] = field(default_factory=list)
@@ -94,7 +107,7 @@ class Peer:
     refresh_at: float = NEVER
     """Monotonic time at which a plane is to be told again of policies that end by themselves."""
     asserted_at: float = 0.0
-    """Monotonic time at which a plane was last told of a policy."""
+    """Monotonic time at which a plane was last told of a policy that permits no clear."""
     idle_at: float = NEVER
     """Monotonic time at which to see whether anybody still uses it."""
     counted: int = -1
@@ -119,22 +132,22 @@ class Peer:
 
     @property
     def canonical(self) -> str:
-        """The name that its own is an alias of, as far as is known; else its own, or none."""
-        return self.lookup.binding.canonical if self.lookup is not None and self.lookup.binding is not None else ""
+        """Of a name, the one that it is an alias of, as far as is known; else itself, or none."""
+        binding = self.lookup.binding if self.lookup is not None and self.rule.name is not None else None
+        return binding.canonical if binding is not None else ""
 
     @property
     def is_alias(self) -> bool:
         """Whether another peer stands for it: the name that it leads to, which may have many aliases."""
-        return self.born and self.rule.name is not None and self.canonical not in ("", self.name)
+        return self.born and self.canonical not in ("", self.name)
 
     @property
     def identities(self) -> tuple[Identity, ...]:
         """What it may say it is: with an alias, the name that this leads to as well."""
-        canonical = self.canonical
-        known = self.rule.expected
         if self.gateway is not None:
             return (Identity.address(self.gateway),)
-        if self.rule.identity is not None or not canonical or canonical == self.rule.name:
+        canonical, known = self.canonical, self.rule.expected
+        if self.rule.identity is not None or canonical in ("", self.rule.name):
             return (known,)
         return Identity.fqdn(canonical), known
 
@@ -231,6 +244,13 @@ class Peer:
         """Where IKE is spoken with it."""
         return (self.gateway,) if self.gateway is not None else self.addresses
 
+    def end_for(self, inner: IPAddress, own: Sequence[IPAddress]) -> IPAddress | None:
+        """With which of its ends IKE is spoken about packets to `inner`; None: with none that we have a way to."""
+        where = sorted(self.proven, key=self.proven.__getitem__, reverse=True) if self.rule.roams else self.ends
+        if inner in where:
+            return inner
+        return next((end for end in where if nearest(own, end) is not None), None)
+
     def mode(self, rule: Rule) -> Mode:
         """Of what a rule protects: what is for another than the one who proves himself goes in a tunnel to him."""
         return Mode.TUNNEL if self.gateway is not None else rule.mode
@@ -254,6 +274,14 @@ class Peer:
     def knows(self, key: PublicKey, address: IPAddress) -> bool:
         """Whether a key that it has proved is still one that may prove it there."""
         return key in self.keys_at(address) or key.fingerprint in self.fingerprints_at(address)
+
+    def leave(self, places: Collection[IPAddress], now: float) -> None:
+        """Its name has left these addresses: what is under way there gets the time to end."""
+        self.leaving |= {place: now + LEAVING for place in places if place not in self.leaving}
+
+    def is_leaving(self, policy: Policy) -> bool:
+        """Whether a policy is for what is under way at an address that its name has left."""
+        return any(place == policy.real or place in policy.selector.remote for place in self.leaving)
 
     def still_proved(self, key: PublicKey, address: IPAddress, now: float) -> bool:
         """Whether what it proved with a key at an address may stand.
@@ -325,17 +353,12 @@ class Peer:
             # It is not sought: what it would prove itself by matters only when it begins.
             return Action.CLEAR
         # Law 3: as long as nothing is known, nothing goes in clear.
-        return Action.CLEAR if self.denied or (self.fallen and self._is_known) else Action.PROTECT
+        return Action.CLEAR if self.denied or (self.fallen and self.known) else Action.PROTECT
 
     @property
     def held_first(self) -> bool:
         """Whether a packet of its own brought it in, and is held until there is something to be said of it."""
         return self.born and self.rule.name is None
-
-    @property
-    def _is_known(self) -> bool:
-        """Whether it is known what would prove it."""
-        return self.lookup is None or self.lookup.binding is not None
 
     @property
     def denied(self) -> bool:
@@ -365,9 +388,9 @@ class Peer:
                 selector = replace(selector, remote=host_network(made))
             mode = self.mode(rule)
             if mode is Mode.TUNNEL and action is Action.PROTECT:
-                far = self.gateway or remote
-                local = nearest(own, far)
-                if local is None:
+                far = self.end_for(selector.remote.network_address, own)
+                local = nearest(own, far) if far is not None else None
+                if far is None or local is None:
                     # It can only be reached in another IP version, in which we are not: so nothing leaves.
                     action, mode = Action.BLOCK, rule.mode
                 else:
@@ -409,12 +432,14 @@ class Peer:
         """Whether a soft policy that is no longer wanted may go, so that packets leave in clear.
 
         Law 3: not because of an error, nor of records that are not signed; only a signed statement may lead there.
+        And what was reached does not sink: of that, only where the name has another address by now.
         """
         if not self._some_clear:
             return False
         if self.lookup is None or self.lookup.binding is not None:
             return True
-        return self.lookup.unbound is not None and self.lookup.unbound.outcome is Outcome.DENIED
+        unbound = self.lookup.unbound
+        return unbound is not None and unbound.outcome is Outcome.DENIED and not self.reached
 
     def yields_to(self, other: "Peer") -> bool:
         """Whether a policy of ours is rather the other's, who names the same address."""
@@ -434,7 +459,7 @@ class Peer:
 
     def fall(self) -> None:
         """It was held long enough, if there was somebody to answer; an error does not let it go (law 3)."""
-        self.fallen, self.fall_at = self._is_known, NEVER
+        self.fallen, self.fall_at = self.known, NEVER
 
     def failed(self, why: str, now: float) -> None:
         """An attempt failed: wait longer before the next."""
@@ -446,34 +471,40 @@ class Peer:
         self.last_failure, self.failures, self.not_before, self.reached = "", 0, 0.0, True
         self.fallen, self.fall_at = False, NEVER
 
+    def is_everywhere(self, where: IPAddress) -> bool:
+        """Whether it was at so many places of late that one more is too many."""
+        return where not in self.proven and len(self.proven) >= MOST_ADDRESSES
+
     def proved(self, where: IPAddress, now: float) -> bool:
-        """Its key was proved there; whether that is news."""
+        """Its key was proved there; whether that may change what is to stand."""
         known = where in self.proven
         self.proven[where] = now
-        return not known
+        return not known or self.rule.roams
 
-    def seek(self, acquire: Acquire, now: float) -> None:
+    def seek(self, wanted: Selector, sought: Sought) -> None:
         """An attempt begins for a packet; one that is made again for the same packet is no news."""
-        before = self.sought.get(acquire.flow.remote)
-        if before is None or before[0] != acquire:
-            self.sought.pop(acquire.flow.remote, None)
-            if len(self.sought) < MOST_ADDRESSES:
-                self.sought[acquire.flow.remote] = acquire, now
+        before = self.sought.pop(wanted, None)
+        if before is not None and before.acquire == sought.acquire:
+            sought = replace(sought, since=before.since)
+        if len(self.sought) < MOST_ADDRESSES:
+            self.sought[wanted] = sought
 
     def seek_again(self, where: IPAddress, now: float) -> None:
         """An attempt failed there: what it was for waits for the next, unless nobody can be waiting any more."""
-        for remote, (acquire, since) in list(self.sought.items()):
-            if self.real(remote) != where:
+        for wanted, sought in list(self.sought.items()):
+            if sought.where != where:
                 continue
-            if now < since + ACQUIRE_LIFE:
-                self.waiting[remote] = acquire
+            if now < sought.since + ACQUIRE_LIFE:
+                self.waiting[wanted] = sought.acquire
                 self.not_before = max(self.not_before, now + FIRST_WAIT)
             else:
-                del self.sought[remote]
+                del self.sought[wanted]
 
-    def found(self, where: IPAddress) -> None:
-        """There is an SA with it there."""
-        self.sought = {remote: each for remote, each in self.sought.items() if self.real(remote) != where}
+    def found(self, where: IPAddress) -> list[Acquire]:
+        """There is an SA with it there; those packets are returned for which none has been asked for yet."""
+        there = {wanted: sought for wanted, sought in self.sought.items() if sought.where == where}
+        self.sought = {wanted: sought for wanted, sought in self.sought.items() if wanted not in there}
+        return [sought.acquire for sought in there.values() if not sought.begun]
 
     def forget_places(self, stands: Collection[IPAddress], now: float) -> list[IPAddress]:
         """Where one that roams was so long ago that somebody else may be there, and where nothing `stands`."""

@@ -1,7 +1,7 @@
 """All peers of a host: those that rules call by name or address, and those that rules about many brought in."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from hushwire.config import Addressing, Config, Rule
@@ -47,13 +47,18 @@ class Blocked(Exception):
 class Peers:
     """The register.  Numbers, and so reqids, are the peers' own for as long as they are here."""
 
-    def __init__(self, config: Config, secrets: Secrets, entropy: Entropy, number: Callable[[], int]) -> None:
+    def __init__(
+        self, config: Config, secrets: Secrets, entropy: Entropy, number: Callable[[], int],
+        sought: Callable[[], Collection[int]] = tuple,
+    ) -> None:  # fmt: skip
+        """`number` gives the next request number; `sought`: the reqids of those with whom there is an IKE SA."""
         self.rulebook = Rulebook(config.rules)
         self.own: tuple[IPAddress, ...] = config.host.addresses
         """This host's addresses; names may lead to none of them."""
         self._secrets = secrets
         self._entropy = entropy
         self._number = number
+        self._sought = sought
         self._by_reqid: dict[int, Peer] = {}
         self._by_name: dict[str, Peer] = {}
         self._configured: list[Peer] = []
@@ -99,6 +104,10 @@ class Peers:
                 return peer
         return None
 
+    def rival_of(self, peer: Peer) -> Peer | None:
+        """Which other peer has one of its addresses."""
+        return next(filter(None, (self.holding(address, peer) for address in peer.addresses)), None)
+
     def called(self, name: str) -> Peer:
         """The peer of a name, whom `hushwire connect` may name without a rule.  Raises Crowded, Blocked."""
         rules = self.rulebook.for_name(name)
@@ -128,9 +137,17 @@ class Peers:
             for address in peer.addresses:
                 peer.synthetic[address] = self._synthetic.take(peer.name, address)
 
+    def give_back_synthetic(self, peer: Peer) -> None:
+        """Those for which no policy of its stands any more."""
+        kept = {policy.real for policy in peer.policies.values()} | peer.admitted
+        for address in peer.synthetic.keys() - kept:
+            del peer.synthetic[address]
+            self._synthetic.give_back(peer.name, address)
+
     def forget(self, peer: Peer) -> None:
         """A peer that a rule about many brought in is not needed any more."""
-        self._synthetic.give_back(peer.name)
+        for address in peer.synthetic:
+            self._synthetic.give_back(peer.name, address)
         del self._by_reqid[peer.reqid]
         del self._by_name[peer.name]
         self._born -= 1
@@ -147,14 +164,15 @@ class Peers:
         return peer
 
     def _make_room(self) -> None:
-        """Names without a key are only remembered, so as not to be asked for again: of them, the least used go.
+        """Of names for which nothing stands, and nothing is being done, the least used go.
 
         Else whoever has a program ask for random names would keep all others out (ATTACKS row 45).
         """
+        sought = self._sought()
         spare = [
             peer for peer in self._by_reqid.values()
-            if peer.born and not peer.policies and peer.lookup is not None and peer.lookup.binding is None
-            and not peer.lookup.asking
+            if peer.born and not peer.policies and peer.lookup is not None and not peer.lookup.asking
+            and peer.reqid not in sought
         ]  # fmt: skip
         for peer in sorted(spare, key=lambda peer: peer.used_at)[: MOST_BORN // 16]:
             self.forget(peer)

@@ -45,12 +45,14 @@ class Policies:
                 self._asked[number] = peer, key
                 self._pending[peer.reqid] = self._pending.get(peer.reqid, 0) + 1
                 peer.policies[key] = policy
-                peer.asserted_at = now.monotonic
+                if not policy.soft and not policy.lifetime:
+                    peer.asserted_at = now.monotonic
         lives = any(policy.lifetime for policy in peer.policies.values())
         if fresh or peer.refresh_at == NEVER:
             peer.refresh_at = now.monotonic + REFRESH if lives else NEVER
         if peer.may_loosen:
-            self._delete(peer, [key for key, policy in peer.policies.items() if key not in desired and policy.soft])
+            loose = [key for key, policy in peer.policies.items() if key not in desired and policy.soft]
+            self._delete(peer, [key for key in loose if not peer.is_leaving(peer.policies[key])])
 
     def settle_contested(self, now: Now) -> None:
         """Who had to stand back may have what another has left meanwhile."""

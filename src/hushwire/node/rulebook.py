@@ -37,21 +37,38 @@ class Rulebook:
         """The rules for a canonical name, made out to it alone; None: none speaks of it."""
 
     def _for_name(self, name: str) -> Rules | None:
+        group = self.group_of_name(name)
+        return tuple(replace(rule, peer=name) for rule in group) if group is not None else None
+
+    def group_of_name(self, name: str) -> Rules | None:
+        """The rules for a canonical name, as the configuration has them."""
         exact = self._by_name.get(name)
         if exact is not None:
             return exact
         below = name.partition(".")[2]
         while below:
             if (group := self._by_name.get(f"*.{below}")) is not None:
-                return tuple(replace(rule, peer=name) for rule in group)
+                return group
             below = below.partition(".")[2]
-        every = self._by_name.get("*")
-        return tuple(replace(rule, peer=name) for rule in every) if every is not None else None
+        return self._by_name.get("*")
+
+    def for_alias(self, rules: Rules, canonical: str) -> Rules:
+        """The rules for the name that an alias leads to: its own, or those of the alias, where none protects it."""
+        own = self.for_name(canonical)
+        if own is not None and own[0].require is not Assurance.CLEAR:
+            return own
+        return tuple(replace(rule, peer=canonical) for rule in rules)
 
     def for_address(self, address: IPAddress) -> Rules | None:
         """The rules for an address, made out to it alone; None: none speaks of it."""
         group = self.group_of(address)
         return tuple(replace(rule, peer=host_network(address)) for rule in group) if group is not None else None
+
+    def number_of(self, rules: Rules) -> int:
+        """Where the rules are in the configuration that are made out to one peer here, from 1."""
+        peer = rules[0].peer
+        group = self.group_of_name(peer) if isinstance(peer, str) else self.group_of(peer.network_address)
+        return 1 + self.groups.index(group) if group is not None else 0
 
     def group_of(self, address: IPAddress) -> Rules | None:
         """The rules for an address, as the configuration has them."""

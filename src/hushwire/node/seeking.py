@@ -1,16 +1,23 @@
 """When and where IKE SAs are begun with a peer, and which of those there are are his."""
 
+from dataclasses import replace
+
+from hushwire.events import Acquire
 from hushwire.ike.endpoint import Endpoint
+from hushwire.ike.negotiation import Wanted
 from hushwire.ike.sa import IkeSA
 from hushwire.ike.state import State
 from hushwire.names.allow import Pace
-from hushwire.node.peer import Peer
+from hushwire.node.peer import Peer, Sought
 from hushwire.node.peers import Peers
 from hushwire.node.scope import nearest
 from hushwire.policy.sad import Mode
 from hushwire.policy.selector import Flow
 from hushwire.timers import Now
 from hushwire.wire.address import IPAddress
+
+MOST_WAITING = 16
+"""Packets of a peer that wait for its name to be looked up, or for the next attempt."""
 
 
 class Seeking:
@@ -33,44 +40,64 @@ class Seeking:
     def peer_of(self, sa: IkeSA) -> Peer | None:
         return self._peers.by_reqid(sa.peer.reqid) if sa.peer is not None else None
 
-    def protect(self, peer: Peer, flow: Flow, sequence: int, now: Now) -> None:
-        """Have a Child SA made for a flow, unless one is being made or stands."""
+    def seek(self, peer: Peer, acquire: Acquire, now: Now) -> None:
+        """Have a Child SA made for a packet; if another is being waited for first, when that one stands."""
+        flow = replace(acquire.flow, remote=peer.real(acquire.flow.remote))
+        wanted = peer.wanted(flow, acquire.sequence)
+        if wanted is not None:
+            begun = self.protect(peer, flow, wanted, now)
+            where = peer.end_for(flow.remote, self._peers.own) or flow.remote
+            peer.seek(wanted.selectors[0], Sought(acquire, now.monotonic, where, begun))
+
+    def wait(self, peer: Peer, acquire: Acquire) -> None:
+        """A packet that came too early: a plane tells of a flow once, and then not for half a minute."""
+        wanted = peer.wanted(replace(acquire.flow, remote=peer.real(acquire.flow.remote)))
+        if wanted is not None and (wanted.selectors[0] in peer.waiting or len(peer.waiting) < MOST_WAITING):
+            peer.waiting[wanted.selectors[0]] = acquire
+
+    def protect(self, peer: Peer, flow: Flow, wanted: Wanted, now: Now) -> bool:
+        """Have a Child SA made for a flow, unless it stands.  False: an IKE SA is being made for another."""
         if self._ike.stopping:
-            return
-        wanted = peer.wanted(flow, sequence)
-        if wanted is None:
-            return
+            return True
         own = self._peers.own
-        known = flow.remote in peer.ends or peer.rule.roams
-        remote = flow.remote if known else next(iter(peer.ends), flow.remote)
+        remote = peer.end_for(flow.remote, own) or flow.remote
         # A tunnel ends where its policy says; what it carries may be of another address of ours.
         inner = wanted.mode is Mode.TUNNEL or flow.local not in own
         local = nearest(own, remote) if inner else flow.local
         entry = peer.entry(remote, own)
         if entry is None or local is None:
             peer.failed(f"nothing is known that would prove {peer.name} at {remote}", now.monotonic)
-            return
+            return True
         for sa in self.sas_of(peer):
-            if sa.remote.address == remote:
-                if sa.state in (State.INITIAL, State.HALF_OPEN) and sa.initiator and not sa.succession.instead_of:
-                    return
+            if (sa.local.address, sa.remote.address) == (local, remote):
+                if _is_attempt(sa):
+                    return False
                 if sa.state is State.ESTABLISHED and not sa.succession.retiring:
                     if not any(child.selector.covers(wanted.selectors[0]) for child in sa.children.values()):
                         self._ike.create_child(sa, wanted, now)
-                    return
+                    return True
         self._ike.initiate(entry, local, remote, wanted, now)
+        return True
+
+    def serves(self, peer: Peer) -> bool:
+        """Whether something stands with it that carries packets."""
+        return any(sa.children and not sa.deleting for sa in self.sas_of(peer))
+
+    def tries(self, peer: Peer) -> bool:
+        """Whether an attempt at it is under way."""
+        return any(_is_attempt(sa) or sa.children.creating for sa in self.sas_of(peer))
 
     def wants_start(self, peer: Peer) -> bool:
         """Whether a peer is to be sought without a packet for it."""
-        wants = peer.starts_by_itself or peer.connects
-        return bool(wants and peer.known and peer.addresses and not self.sas_of(peer))
+        wants = (peer.starts_by_itself or peer.connects) and peer.known and peer.addresses
+        return bool(wants and not self.serves(peer) and not self.tries(peer))
 
     def start(self, peer: Peer, now: Now) -> None:
         """Seek a peer by itself, at the first of its addresses that we have a source for."""
         for remote in peer.addresses:
             if self._begin(peer, remote, now):
                 break
-        if not self.sas_of(peer) and peer.not_before <= now.monotonic:
+        if not self.serves(peer) and not self.tries(peer) and peer.not_before <= now.monotonic:
             # Nothing was begun, and so nothing will end: without this the deadline would stay in the past.
             own = ", ".join(map(str, self._peers.own)) or "no address"
             peer.failed(f"no way from {own} to {peer.name}", now.monotonic)
@@ -106,5 +133,13 @@ class Seeking:
         rule = peer.rule
         far = rule.remote_networks[0][0] if rule.remote_networks else remote
         near = rule.local_networks[0][0] if rule.local_networks else local
-        self.protect(peer, Flow(near, far, rule.protocol, rule.local_port, rule.remote_port), 0, now)
+        flow = Flow(near, far, rule.protocol, rule.local_port, rule.remote_port)
+        wanted = peer.wanted(flow)
+        if wanted is not None:
+            self.protect(peer, flow, wanted, now)
         return True
+
+
+def _is_attempt(sa: IkeSA) -> bool:
+    """Whether it is one of ours that has yet to stand, and not in the place of one that does."""
+    return sa.state in (State.INITIAL, State.HALF_OPEN) and sa.initiator and not sa.succession.instead_of

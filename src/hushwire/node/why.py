@@ -6,6 +6,7 @@ Everything is asked afresh, so that a name can be explained which nobody has use
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 
 from hushwire.config import Rule
@@ -18,7 +19,7 @@ from hushwire.names.reverse import bind_address, reverse_name
 from hushwire.node.capture import judge
 from hushwire.node.peer import Peer
 from hushwire.node.peers import Peers
-from hushwire.node.rulebook import Rules, permits_clear, refuses
+from hushwire.node.rulebook import Rulebook, Rules, permits_clear, refuses
 from hushwire.node.seeking import Seeking
 from hushwire.node.telling import Told, level, peer_status
 from hushwire.policy.assurance import Assurance
@@ -85,12 +86,14 @@ class Explanation:
         rules = peers.rulebook.for_address(self.address) if self.address else peers.rulebook.for_name(self.name)
         return {
             "subject": self.subject,
-            "rule": _rule_told(peers.rulebook.groups, rules),
+            "rule": _rule_told(peers.rulebook, rules),
             "dns": [_answer_told(self.answers[question]) for question in self._records],
             "chain": self._chain(),
             "bound": _found_told(found),
             "pinned": _pinned(peer),
-            "programs": None if self.address else _program_told(peer, None if own else rules, found, peers, now),
+            "programs": None
+            if self.address
+            else _program_told(peer, None if own else rules, found, peers, seeking, now),
             "packets": [_packet_told(each, of_address, peers, seeking) for each in self._addresses(peer, peers.own)],
             "peer": peer_status(peer, seeking, now) if peer is not None else None,
         }
@@ -130,12 +133,12 @@ def _zones(name: str) -> Iterator[str]:
         yield ".".join(labels[-count:])
 
 
-def _rule_told(groups: list[Rules], rules: Rules | None) -> Told | None:
+def _rule_told(rulebook: Rulebook, rules: Rules | None) -> Told | None:
     if rules is None:
         return None
     rule = rules[0]
     return {
-        "number": _number(groups, rule),
+        "number": rulebook.number_of(rules),
         "require": str(rule.require),
         "below": "block" if refuses(rules) else rule.below.value,
         "group": rule.group.value if rule.group is not None else None,
@@ -144,30 +147,6 @@ def _rule_told(groups: list[Rules], rules: Rules | None) -> Told | None:
         "addressing": rule.addressing.value,
         "parts": [_part(each) for each in rules],
     }
-
-
-def _number(groups: list[Rules], made_out: Rule) -> int:
-    """Of those that speak of a peer, the narrowest's, from 1 (node.rulebook)."""
-    speaking = [n for n, group in enumerate(groups) if _same(group[0], made_out)]
-    return 1 + max(speaking, key=lambda n: _narrowness(groups[n][0]))
-
-
-def _narrowness(rule: Rule) -> tuple[bool, int, bool]:
-    wide = rule.require is not Assurance.CLEAR
-    if isinstance(rule.peer, str):
-        return not rule.peer.startswith("*"), len(rule.peer), wide
-    return True, rule.peer.prefixlen, wide
-
-
-def _same(one: Rule, made_out: Rule) -> bool:
-    if one.peer == made_out.peer:
-        return True
-    if isinstance(one.peer, str) or isinstance(made_out.peer, str):
-        pattern, name = one.peer, made_out.peer
-        if not isinstance(pattern, str) or not isinstance(name, str):
-            return False
-        return pattern == "*" or (pattern.startswith("*.") and name.endswith(pattern[1:]))
-    return one.many and made_out.peer.network_address in one.peer
 
 
 def _part(rule: Rule) -> str:
@@ -248,20 +227,19 @@ def _pinned(peer: Peer | None) -> str | None:
     return f"{peer.key.kind} {peer.key.fingerprint.hex()}" if peer.key is not None else "a shared key"
 
 
-def _program_told(peer: Peer | None, rules: Rules | None, found: Binding | Unbound, peers: Peers, now: Now) -> str:
+def _program_told(
+    peer: Peer | None, rules: Rules | None, found: Binding | Unbound, peers: Peers, seeking: Seeking, now: Now
+) -> str:
     """What a program would get that asked the listener now."""
     if rules is None or rules[0].require is Assurance.CLEAR:
         return f"{PASSED}: no rule wants its packets protected"
     if refuses(rules):
         return "SERVFAIL: a rule blocks it"
 
-    def holder() -> Peer | None:
-        others = (peers.holding(address, peer) for address in peer.addresses) if peer is not None else ()
-        return next(filter(None, others), None)
-
     told = None
     if peer is not None:
-        told = judge(peer, now.monotonic, now.monotonic, holder, pending=False, own=peers.own)
+        trying, moment = seeking.tries(peer), now.monotonic
+        told = judge(peer, moment, moment, partial(peers.rival_of, peer), pending=False, trying=trying, own=peers.own)
     if told is not None:
         return {
             Verdict.PASS: PASSED,
