@@ -71,10 +71,15 @@ class SignedWorld(Publisher, Server):
         port: int = 0,
         zones: Sequence[str] = ("example", "alice.example", "bob.example"),
         prefix: Sequence[str] = (),
+        ttl: int = TTL,
     ) -> None:
-        """`zones` are signed, besides the root.  The TSIG key may change every zone."""
+        """`zones` are signed, besides the root.  The TSIG key may change every zone.
+
+        `ttl`: of the zones' own records and denials.
+        """
         super().__init__(address, port, prefix)
         self._signed = ("", *zones)
+        self._ttl = ttl
 
     @property
     def anchor_path(self) -> Path:
@@ -98,7 +103,7 @@ class SignedWorld(Publisher, Server):
         self.write_tsig(TSIG_NAME)
         listen = SERVER.format(folder=self.folder, listen=self.forward, key=TSIG_NAME, secret=self.secret)
         self.write(CONF, listen + zones)
-        texts: dict[str, list[str]] = {zone: [APEX] for zone in (*self._signed, UNSIGNED)}
+        texts: dict[str, list[str]] = {zone: [APEX.format(ttl=self._ttl)] for zone in (*self._signed, UNSIGNED)}
         delegations = {zone: self._make_key(zone) for zone in self._signed}
         delegations[UNSIGNED] = []
         for zone, spoilt in ((BOGUS, bogus_zone()), (EXPIRED, expired_zone())):
@@ -154,7 +159,7 @@ def _presigned_zone(origin: str, expiration: float) -> tuple[dns.zone.Zone, list
     private = ec.generate_private_key(ec.SECP256R1())
     apex = dns.name.from_text(origin)
     key = dns.dnssec.make_dnskey(private.public_key(), dns.dnssectypes.Algorithm.ECDSAP256SHA256, flags=257)
-    zone = dns.zone.from_text(f"{APEX}\n{VICTIM}", apex, relativize=False)
+    zone = dns.zone.from_text(f"{APEX.format(ttl=TTL)}\n{VICTIM}", apex, relativize=False)
     with zone.writer() as change:
         dns.dnssec.sign_zone(
             zone, change, keys=[(private, key)], inception=expiration - 7 * 86400, expiration=expiration, dnskey_ttl=TTL
@@ -167,8 +172,8 @@ UNSIGNED, BOGUS, EXPIRED = "unsigned.example", "bogus.example", "expired.example
 BOGUS_KEY = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key().public_bytes_raw()
 VICTIM = f"@ A 192.0.2.66\n@ AAAA 2001:db8::66\n@ IPSECKEY 10 0 4 . {base64.b64encode(BOGUS_KEY).decode()}\n"
 
-APEX = f"""$TTL {TTL}
-@ SOA ns host 1 3600 600 86400 {TTL}
+APEX = """$TTL {ttl}
+@ SOA ns host 1 3600 600 86400 {ttl}
 @ NS ns
 ns A 192.0.2.53"""
 
