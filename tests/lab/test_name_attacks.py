@@ -277,7 +277,9 @@ def test_rows_35_38_control(story: EvilStory, gateway: str) -> None:
     story.hire("alice", rule("*"), dns=LISTEN, without=GATEWAYS_FOLLOWED)
     pages = story.serve_web(mallory)
     with Hushwire(mallory, story.config("bob", rule("alice.example")), EVIL):
-        assert eventually(lambda: story.curl(alice, "bob.example", pages)[0], 25), story.log()
+        assert eventually(lambda: told(story, "bob.example") == [str(mallory.v4)], 25, 0.5), story.log()
+        fetched, _ = story.curl(alice, "bob.example", pages)
+        assert fetched, story.log()
         assert begun(story, mallory.v4)
         assert reached(story, "bob.example") == "named"
         assert asked_for(story, "mallory.example") is (gateway == "a name")
