@@ -6,17 +6,25 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from hushwire.crypto.keys import KeyKind, PrivateKey
 from hushwire.daemon import ipsecmod
 from hushwire.lab.dns import SignedWorld
+from hushwire.lab.frame import Kind
 from hushwire.lab.hushwire import Hushwire, named
 from hushwire.lab.namespaces import Host, Topology
 from hushwire.lab.peer import eventually
 from hushwire.lab.relay import Relay
+from hushwire.lab.story import Story
+from hushwire.lab.unbound import Unbound
 
 pytestmark = pytest.mark.lab
 
@@ -166,3 +174,71 @@ def test_systemd_resolved_in_front(lab: Lab, tmp_path: Path) -> None:
         assert lab.addresses("bob.example") == {str(lab.bob.v4), str(lab.bob.v6)}
         assert lab.addresses("carol.many.example") == set()
         assert lab.dig("big.alice.example", "TXT", address, "+tcp").count('xxxx"') == 100
+
+
+def make_certificate(folder: Path) -> Path:
+    """A key and a certificate for dns.example that vouches for itself, as one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "the lab")]), datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("dns.example")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "certificate"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(signed.public_bytes(Encoding.PEM) + private)
+    return path
+
+
+@contextmanager
+def trusted(host: Host, certificate: Path) -> Iterator[None]:
+    """It is the one that the host trusts meanwhile."""
+    bundle = Path("/etc/netns", host.namespace, "ssl/certs/ca-certificates.crt")
+    bundle.parent.mkdir(parents=True)
+    try:
+        bundle.write_bytes(certificate.read_bytes())
+        yield
+    finally:
+        shutil.rmtree(bundle.parents[2])
+
+
+BY_TLS = """
+    access-control: 0.0.0.0/0 allow
+    interface: {address}@853
+    tls-port: 853
+    tls-service-key: "{certificate}"
+    tls-service-pem: "{certificate}"
+"""
+
+
+@pytest.mark.parametrize("name", ["dns.example", "other.example"])
+def test_an_upstream_by_tls(tmp_path: Path, name: str) -> None:
+    """What is asked, and what is told, is not seen on the way.  With a certificate for another name nobody is asked."""
+    certificate = make_certificate(tmp_path)
+    with Story("alice", "bob", plane="userspace") as story, trusted(story["alice"], certificate):
+        alice, bob, dns = story["alice"], story["bob"], story["dns"]
+        config = story.config("alice", '[[rule]]\npeer = "*.example"\n', f'listen = ["{LISTEN}"]')
+        daemon = Hushwire(alice, config.replace(story.world.forward, f"{dns.v4}@853#{name}"))
+        story.world.publish("alice.example", [alice.v4, alice.v6], [daemon.key.public])
+        story.hire("bob", '[[rule]]\npeer = "alice.example"\n')
+        secret, told = story.canary(), story.canary()
+        story.world.set(f"{secret}.bob.example", {"TXT": [told]})
+        tls = BY_TLS.format(address=dns.v4, certificate=certificate)
+        with Unbound(story.world, str(dns.v4), 5353, dns.prefix, more=tls), daemon:
+            said = story.program(alice, "kdig", "+timeout=9", f"{secret}.bob.example", "TXT").stdout
+            believed = name == "dns.example"
+            assert (told in said) is believed, said + daemon.log.read_text()
+            assert ("status: SERVFAIL" in said) is not believed
+            canaries = [secret, told]
+            if believed:
+                fetched, more = story.curl(alice, "bob.example", story.serve_web(bob))
+                assert fetched, story.log() + daemon.log.read_text()
+                canaries += more
+            assert story.relay.report().count(Kind.DNS, "alice") == 0
+            assert story.seen(canaries) == 0
+        # The relay's eyes are good.
+        assert told in story.program(alice, "kdig", f"{secret}.bob.example", "TXT", server=str(dns.v4)).stdout
+        assert story.seen([secret]) > 0
+        assert story.seen([told]) > 0
