@@ -428,6 +428,26 @@ remote-port = 80
     assert line.startswith("alice.toml: rule[2].require: rule[1] is about the same peer")
 
 
+@pytest.mark.parametrize("rest", ["private", "clear"])
+def test_the_narrowest_prefix_has_to_speak_of_all_packets(rest: str) -> None:
+    text = (
+        HOST
+        + """
+[[rule]]
+peer = "192.0.2.0/24"
+group = "private-or-clear"
+[[rule]]
+peer = "192.0.2.2"
+group = "private"
+protocol = "tcp"
+remote-port = 80
+"""
+    )
+    (line,) = mistakes(text)
+    assert line.startswith("alice.toml: rule[2].protocol: of 192.0.2.2/32 only the narrower rules count")
+    assert len(parse(f'{text}[[rule]]\npeer = "192.0.2.2"\ngroup = "{rest}"\n', "alice.toml").rules) == 3
+
+
 def test_either_root_servers_or_a_forwarder() -> None:
     (line,) = mistakes(f'{HOST}[dns]\nroots = ["192.0.2.53"]\nforward = ["192.0.2.54"]')
     assert line.startswith("alice.toml: dns.roots: with dns.forward nobody asks them")

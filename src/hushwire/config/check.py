@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from itertools import combinations
 
-from hushwire.config.model import Addressing, Dns, Host, Rule, Start
+from hushwire.config.model import Addressing, Dns, Group, Host, Rule, Start
 from hushwire.config.value import PROTOCOLS
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.sad import Mode
@@ -82,6 +82,27 @@ def conflicts(rules: Sequence[tuple[int, Rule]]) -> Iterator[str]:
                     "delete one, or give it a narrower protocol, port or prefix"
                 )
                 break
+
+
+def unsaid(rules: Sequence[tuple[int, Rule]]) -> Iterator[str]:
+    """Prefixes of which some packets only are spoken of, within one that a rule traps as a whole.
+
+    The narrowest prefix has the say about an address, for one IKE SA is for all that is said with it: so it would have
+    nothing to say of the others, and they would wait for ever.
+    """
+    prefixes = [(n, rule) for n, rule in rules if not isinstance(rule.peer, str)]
+    for n, rule in prefixes:
+        said = [other.protocol for _, other in prefixes if other.peer == rule.peer]
+        wider = [
+            m for m, other in prefixes
+            if other.many and other.require is not Assurance.CLEAR and other.group is not Group.BLOCK
+            and other.peer != rule.peer and _within(rule.peer, other.peer)
+        ]  # fmt: skip
+        if all(said) and wider:
+            yield (
+                f"rule[{n}].protocol: of {rule.peer} only the narrower rules count, and they leave packets out that "
+                f"rule[{wider[0]}] speaks of; write one more for {rule.peer}, without protocol"
+            )
 
 
 def unreachable(rules: Sequence[tuple[int, Rule]], dns: Dns) -> Iterator[str]:

@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from hushwire.config import value
-from hushwire.config.check import conflicts, faults, unreachable
+from hushwire.config.check import conflicts, faults, unreachable, unsaid
 from hushwire.config.model import Addressing, Config, Dns, Esp, Group, Host, Ike, PlaneChoice, Rule, Start
 from hushwire.config.proposal import esp_offer, ike_offer
 from hushwire.config.value import Reader, list_of, number, one_of, shown
@@ -41,6 +41,7 @@ def parse(text: str, source: str) -> Config:
     if not mistakes:
         mistakes += [f"rule[{n}].{fault}" for n, rule in rules for fault in faults(rule, sections["host"])]
         mistakes += conflicts(rules)
+        mistakes += unsaid(rules)
         mistakes += unreachable(rules, sections["dns"])
         if sections["dns"].roots and sections["dns"].forward:
             mistakes.append("dns.roots: with dns.forward nobody asks them; leave one of the two out")
