@@ -115,12 +115,6 @@ class Endpoint:
         else:
             sa.children.rekey_all()
 
-    def reauthenticate(self, sa: IkeSA, now: Now) -> None:
-        """Prove ourselves anew, and have the peer do so: by a new IKE SA, before this one goes (RFC 7296 s2.8.3)."""
-        self._host.now = now
-        if sa.state is State.ESTABLISHED and not sa.deleting:
-            reauth.begin(sa)
-
     def switch_key(self, key: PublicKey, now: Now) -> int:
         """Prove ourselves with another key from now on.  How many peers are told, in the time after this."""
         self._host.now = now

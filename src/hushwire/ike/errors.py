@@ -34,7 +34,3 @@ class PlaneRefused(Exception):
 
 class Unauthorized(Exception):
     """No PAD entry lets this identity speak from this address."""
-
-
-class Closed(Exception):
-    """The IKE SA went away while the exchange waited."""

@@ -28,7 +28,7 @@ class Trap(Generic[Answer]):
 
 @dataclass(frozen=True, slots=True)
 class Request(Trap[Message]):
-    """Send a request; the answer is the response.  Raises NoAnswer, Closed."""
+    """Send a request; the answer is the response.  Raises NoAnswer."""
 
     exchange: ExchangeType
     payloads: Sequence[Payload]

@@ -36,23 +36,10 @@ class Change:
     after: Binding | Unbound
 
     @property
-    def added(self) -> tuple[IPAddress, ...]:
-        """Addresses that are new."""
-        return _without(_addresses(self.after), _addresses(self.before))
-
-    @property
     def removed(self) -> tuple[IPAddress, ...]:
         """Addresses that are the name's no more."""
-        return _without(_addresses(self.before), _addresses(self.after))
-
-    @property
-    def rekeyed(self) -> tuple[IPAddress, ...]:
-        """Addresses that stayed, with another gateway, other keys, or other preferences among them."""
-        match self.before, self.after:
-            case Binding() as before, Binding() as after:
-                stayed = (address for address in after.addresses if address in before.addresses)
-                return tuple(address for address in stayed if _proofs(before, address) != _proofs(after, address))
-        return ()
+        now = _addresses(self.after)
+        return tuple(address for address in _addresses(self.before) if address not in now)
 
 
 class Watch(ABC):
@@ -191,16 +178,6 @@ class AddressLookup(Watch):
 
 def _addresses(known: Binding | Unbound | None) -> tuple[IPAddress, ...]:
     return known.addresses if isinstance(known, Binding) else ()
-
-
-def _without(some: tuple[IPAddress, ...], others: tuple[IPAddress, ...]) -> tuple[IPAddress, ...]:
-    return tuple(address for address in some if address not in others)
-
-
-def _proofs(binding: Binding, address: IPAddress) -> tuple[object, ...]:
-    """Who is to prove himself for an address, and by what."""
-    where = binding.gateway or address
-    return where, binding.keys_at(where), binding.fingerprints_at(where)
 
 
 def _content(binding: Binding) -> tuple[object, ...]:

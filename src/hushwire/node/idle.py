@@ -8,7 +8,6 @@ from hushwire.node.peer import HELD_FOR, Peer
 from hushwire.node.peers import Peers
 from hushwire.node.policies import Policies
 from hushwire.node.seeking import Seeking
-from hushwire.policy.sad import SAName
 from hushwire.timers import Now
 
 GRACE = 30.0
@@ -36,7 +35,7 @@ class Idle:
             life = min(LONGEST, binding.ttl) if binding is not None else LONGEST
             peer.idle_at = now + life + GRACE
 
-    def look(self, peer: Peer, now: Now) -> list[SAName]:
+    def look(self, peer: Peer, now: Now) -> None:
         """Its idle_at has come.  Ask how much its SAs carry, or let it go."""
         names = [name for sa in self._seeking.sas_of(peer) for child in sa.children.values() for name in child.names]
         if names and peer.asleep:
@@ -49,7 +48,6 @@ class Idle:
             self._emit(Count(number, tuple(names)))
         else:
             self._let_go(peer, now)
-        return names
 
     def counted(self, event: Counted, now: Now) -> Peer | None:
         """The peer that has carried nothing since it was last looked at: its SAs can go."""

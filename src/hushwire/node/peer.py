@@ -72,7 +72,8 @@ class Peer:
     refused: bool = False
     """One of its policies was refused since they were last asked for."""
     hardened: bool = False
-    """A policy that permits clear was refused: an earlier run left one there that does not, and it stays."""
+    """None of its policies permits clear, whatever its rule says: an earlier run left one that does not, and it stays;
+    or somebody relies on it by a name whose rule is stricter."""
     contested: set[tuple[Selector, Direction]] = field(default_factory=set)
     """Policies that another peer has, who was first."""
     reached: bool = False
@@ -336,7 +337,7 @@ class Peer:
 
     @property
     def protects(self) -> bool:
-        """Whether some of its packets go protected, or not at all."""
+        """Whether some of its packets go protected, or are held until they can."""
         return any(self._action(rule) is Action.PROTECT for rule in self.rules)
 
     def _action(self, rule: Rule) -> Action | None:

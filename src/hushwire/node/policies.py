@@ -73,11 +73,11 @@ class Policies:
         """Whether a policy of the peer's has been asked for and not been confirmed."""
         return self._pending.get(peer.reqid, 0) > 0
 
-    def answered(self, event: Installed | Refused) -> Peer | None:
-        """The peer whose policy it is about.  What was refused is asked for again when next there is reason to."""
+    def answered(self, event: Installed | Refused) -> None:
+        """What was refused is asked for again when next there is reason to."""
         asked = self._asked.pop(event.request, None)
         if asked is None:
-            return None
+            return
         peer, key = asked
         self._pending[peer.reqid] -= 1
         if not self._pending[peer.reqid]:
@@ -88,7 +88,6 @@ class Policies:
                 del self._holders[key]
             peer.refused = True
             peer.hardened = peer.hardened or (refused is not None and refused.soft)
-        return peer
 
     def _delete(self, peer: Peer, keys: list[Key]) -> None:
         for key in keys:

@@ -9,9 +9,6 @@ from hushwire.policy.selector import Selector
 from hushwire.wire.address import IPAddress, address_from_octets
 from hushwire.wire.registry import IDType
 
-LARGEST_IDENTITY = 1024
-"""Octets (ATTACKS row 27)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Identity:
