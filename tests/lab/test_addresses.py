@@ -1,7 +1,6 @@
 """Everything else on the wire: programs that use bare addresses, and rules about networks (RFC 4025, RFC 4322)."""
 
 import os
-import sys
 from collections.abc import Iterator
 from ipaddress import ip_address
 
@@ -106,6 +105,4 @@ def test_the_same_address_where_clear_is_permitted(story: Story) -> None:
 
 @pytest.mark.uml
 def test_with_the_kernel_plane() -> None:
-    command = (sys.executable, "-m", "pytest", "-q", "-m", "lab", "-p", "no:cacheprovider", __file__)
-    done = uml.run(command, timeout=400, env={**os.environ, "HUSHWIRE_PLANE": "kernel"})
-    assert done.returncode == 0
+    assert uml.lab_tests(__file__).returncode == 0

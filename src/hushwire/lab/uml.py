@@ -76,6 +76,18 @@ def run(
     raise UmlFailed(f"{shlex.join(command)}: {KERNEL} left no exit status; its last words:\n{console[-2000:]}")
 
 
+def lab_tests(
+    file: str, keyword: str = "", *, timeout: float = 400, env: Mapping[str, str] = {"HUSHWIRE_PLANE": "kernel"}
+) -> CompletedUml:
+    """Run a file's tests marked `lab` again, in a kernel that has ESP.
+
+    `keyword`: only those whose name matches, as `pytest -k` has it; `env` is added to this process's own environment.
+    """
+    chosen = ("-k", keyword) if keyword else ()
+    command = (sys.executable, "-m", "pytest", "-q", "-m", "lab", *chosen, "-p", "no:cacheprovider", file)
+    return run(command, timeout=timeout, env={**os.environ, **env})
+
+
 def _boot(directory: Path, init: Path, mem: str, timeout: float, sink: BinaryIO) -> tuple[bytes, bool]:
     """Let the kernel run to its end, or to ours.  What it said, and whether it was too late."""
     arguments = (
