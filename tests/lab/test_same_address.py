@@ -77,6 +77,12 @@ def asked(story: Story, name: str) -> list[str]:
     return story.program(story["alice"], "kdig", "+short", "+timeout=8", "+retry=0", name, "A").stdout.split()
 
 
+def why(story: Story, name: str) -> str:
+    """What an administrator of alice's is told about a name."""
+    control = str(story.daemons["alice"].control)
+    return story["alice"].run(sys.executable, "-m", "hushwire", "why", "--control", control, name).stdout
+
+
 def lead(story: Story, where: str) -> None:
     """From now on, what alice sends to bob's address gets there: on the way to it is a switch that believed a lie."""
     alice, bob = story["alice"], story["bob"]
@@ -130,6 +136,8 @@ def test_what_is_for_bobs_name_gets_to_nobody_but_bob(story: Story, where: str, 
             assert gets(good, limit=3 if where == "on path" else 15) is (where == "off path"), story.log()
             level = "named" if where == "off path" or bobs == "reached" else None
             assert story.peer("alice", "bob.example")["level"] == level
+            if where == "on path" and bobs == "reached":
+                assert "gets SERVFAIL: evil.example: its address is another's" in why(story, "evil.example")
     assert story.seen(canaries) == 0
 
 

@@ -1,11 +1,13 @@
 """Synthetic addresses as programs meet them: each name its own, whoever else publishes the address behind it."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -92,6 +94,34 @@ def test_a_name_is_reached_by_an_address_of_its_own(story: Story) -> None:
         assert echoes["alice"].stdout.readline().strip() == made
         assert story.relay.report().seen(canary) == 0
     assert story.seen(canaries) == 0
+
+
+def why(story: Story, subject: str) -> tuple[dict[str, Any], str]:
+    """`hushwire why` on alice, as JSON and as text."""
+    command = (sys.executable, "-m", "hushwire", "why", "--control", str(story.daemons["alice"].control), subject)
+    return json.loads(story["alice"].run(*command, "--json").stdout), story["alice"].run(*command).stdout
+
+
+def test_why_says_whose_address_it_is_and_where_it_leads(story: Story) -> None:
+    """By name and by address: what programs are told, the policy of that name, and an SA with the real address."""
+    bob = story["bob"]
+    made = {version: told(story, "bob.example", version) for version in (4, 6)}
+    leads = {made[4]: f"{bob.v4}:", made[6]: f"[{bob.v6}]:"}
+    of_name, text = why(story, "bob.example")
+    assert of_name["rule"]["addressing"] == "synthetic"
+    assert of_name["programs"] == f"{made[6]}, {made[4]}"
+    assert f"A program that asks for it gets {made[6]}, {made[4]}.\n" in text
+    fates = {packet["to"]: packet for packet in of_name["packets"]}
+    for address, far in leads.items():
+        line = f"A packet to {address} is protected, named: the policy of bob.example, and its SA with {far}"
+        assert line in text
+        of_address, text_of_address = why(story, address)
+        assert of_address["peer"]["peer"] == "bob.example"
+        assert of_address["packets"] == [fates[address]]
+        assert line in text_of_address
+    # The control: at the real address nothing is of that name.
+    for address in map(str, (bob.v4, bob.v6)):
+        assert "bob.example" not in fates[address]["because"]
 
 
 def test_whoever_publishes_its_address_changes_nothing(story: Story) -> None:

@@ -150,6 +150,9 @@ def test_a_second_name_at_an_address_that_is_anothers(story: Story) -> None:
     (packet,) = told["packets"]
     assert packet["because"].startswith("the policy of bob.example")
     assert told["peer"]["ike"] == []
+    assert told["rule"]["addressing"] == "real"
+    why_not = "(the last time: AUTHENTICATION_FAILED: the peer is bob.example, not evil.example)"
+    assert f"A program that asks for it gets its addresses if it proves its key {why_not}.\n" in text
     assert "the peer is bob.example, not evil.example" in told["peer"]["last_failure"]
     assert "failed   AUTHENTICATION_FAILED: the peer is bob.example, not evil.example\n" in text
 
