@@ -51,7 +51,7 @@ class Server(ABC):
         try:
             # Should we be killed, it ends too.
             command = (*self._prefix, "setpriv", "--pdeathsig", "TERM", *self.prepare())
-            with self._log.open("wb") as log:
+            with self.log.open("wb") as log:
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder
                 )
@@ -103,12 +103,13 @@ class Server(ABC):
             if self.is_ready():
                 return
             time.sleep(0.025)
-        raise RuntimeError(f"{process.args!r} did not start: {self._log.read_text()[-3000:]}")
+        raise RuntimeError(f"{process.args!r} did not start: {self.log.read_text()[-3000:]}")
 
     def _end(self) -> None:
         self.stop()
         shutil.rmtree(self.folder)
 
     @property
-    def _log(self) -> Path:
+    def log(self) -> Path:
+        """What it says."""
         return self.folder / "log"
