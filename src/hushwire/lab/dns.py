@@ -87,7 +87,7 @@ class SignedWorld(Publisher, Server):
         return self.folder / "root.ds"
 
     def set(self, name: str, by_type: Mapping[str, Sequence[str]], ttl: int = TTL) -> None:
-        zone = self._zone_of(name)
+        zone = f"{self._zone_of(name)}."
         self._knotc("zone-begin", zone)
         for rdtype, records in by_type.items():
             self._knotc("zone-unset", zone, f"{name}.", rdtype, missing_ok=True)

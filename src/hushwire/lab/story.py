@@ -12,6 +12,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Self, TypeVar
 
@@ -30,7 +31,23 @@ LISTENER = "127.0.0.153"
 """Where a host's own hushwire answers its programs."""
 REVERSE = ("2.0.192.in-addr.arpa", "8.b.d.0.1.0.0.2.ip6.arpa")
 """Signed zones of the lab's addresses."""
+PLACES = """\
+key = "{{folder}}/host.key"
+control = "{{folder}}/control"
+state = "{{folder}}"
+plane = "{plane}"
+"""
 World = TypeVar("World", SignedWorld, EvilProcess)
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What became of the programs of talk()."""
+
+    silent: tuple[str, ...]
+    """Those that got no answer, with their IP versions."""
+    canaries: tuple[str, ...]
+    """That anybody could see were it not for IPsec."""
 
 
 class Hosts(ABC, Generic[World]):
@@ -74,14 +91,17 @@ class Hosts(ABC, Generic[World]):
 
         `without`: statements that take a guard out before it starts, for the control of an attack.
         """
-        host = self[name]
-        daemon = Hushwire(host, self.config(name, rules, dns), key, without=without)
-        self.daemons[name] = daemon
+        daemon = self.employ(name, self.config(name, rules, dns), key, without=without)
         if publish:
-            self.world.publish(f"{name}.example", [host.v4, host.v6], [daemon.key.public])
+            self.world.publish(f"{name}.example", [self[name].v4, self[name].v6], [daemon.key.public])
         if start:
             self.start(name)
         return daemon
+
+    def employ(self, name: str, config: str, key: PrivateKey | None = None, *, without: str = "") -> Hushwire:
+        """The same with a whole configuration, of settle(): nothing is published yet, and start() starts it."""
+        self.daemons[name] = Hushwire(self[name], config, key, without=without)
+        return self.daemons[name]
 
     def start(self, name: str) -> None:
         """Have a host's hushwire run from now on."""
@@ -94,20 +114,15 @@ class Hosts(ABC, Generic[World]):
             self.world.set(reverse_name(address), {"IPSECKEY": records})
 
     def config(self, name: str, rules: str, dns: str = "") -> str:
-        if "roots" not in dns:
-            dns = f'forward = ["{self.world.forward}"]\n{dns}'
-        return f"""
-[host]
-name = "{name}.example"
-key = "{{folder}}/host.key"
-control = "{{folder}}/control"
-state = "{{folder}}"
-plane = "{self.plane}"
+        """A host's whole configuration: its name, more of the table `dns`, and rules."""
+        return self.settle(f'[host]\nname = "{name}.example"\n\n[dns]\n{dns}\n\n{rules}')
 
-[dns]
-trust-anchor = "{self.world.anchor_path}"
-{dns}
-{rules}"""
+    def settle(self, config: str) -> str:
+        """A configuration as people write it, which has a [host] and a [dns], with the lab's places and its DNS."""
+        forward = "" if "\nroots = " in config else f'forward = ["{self.world.forward}"]\n'
+        places = PLACES.format(plane=self.plane)
+        trust = f'[dns]\ntrust-anchor = "{self.world.anchor_path}"\n{forward}'
+        return config.replace("[host]\n", f"[host]\n{places}").replace("[dns]\n", trust)
 
     def log(self) -> str:
         """What every daemon said, for a test that fails."""
@@ -139,6 +154,31 @@ trust-anchor = "{self.world.anchor_path}"
         file.write_text(f"nameserver {server}\noptions timeout:5 attempts:1\n")
         return "sh", "-c", WITH_RESOLVER, str(file)
 
+    def serve(self, host: Host) -> Path:
+        """All servers that talk() asks; what is put into the folder can be had."""
+        pages = self.serve_web(host)
+        self.serve_ssh(host)
+        texts = host.start(sys.executable, "-m", "hushwire.lab.texts", str(pages), stdout=subprocess.PIPE)
+        assert texts.stdout is not None
+        if not texts.stdout.readline():
+            raise RuntimeError(f"the DNS server on {host.name} has ended")
+        return pages
+
+    def talk(
+        self, host: Host, name: str, pages: Path, *, server: str = LISTENER, versions: Sequence[int] = (4, 6),
+        limit: float = 15,
+    ) -> Talk:  # fmt: skip
+        """Have curl, ssh and kdig over TCP say something to the host called `name`, and hear something from it."""
+        silent: list[str] = []
+        canaries: list[str] = []
+        for version in versions:
+            for program in (self.curl, self.ssh, self.kdig):
+                answered, carried = program(host, name, pages, version=version, server=server, limit=limit)
+                canaries += carried
+                if not answered:
+                    silent.append(f"{program.__name__} -{version}")
+        return Talk(tuple(silent), tuple(dict.fromkeys(canaries)))
+
     def serve_web(self, host: Host) -> Path:
         """A web server; what is put into the folder can be fetched."""
         folder = self.folder / f"pages-{host.name}"
@@ -162,34 +202,53 @@ trust-anchor = "{self.world.anchor_path}"
         )  # fmt: skip
         return done.stdout == told, [asked, told]
 
+    def kdig(
+        self, host: Host, name: str, pages: Path, *, version: int = 4, server: str = LISTENER, limit: float = 15
+    ) -> tuple[bool, list[str]]:
+        """Whether kdig, over TCP, got a fresh text from the DNS server called `name`."""
+        asked, told = self.canary(), self.canary()
+        (pages / asked).write_text(told)
+        done = self.program(
+            host, "kdig", f"-{version}", "+tcp", "+short", "+retry=0", f"+timeout={limit:g}", f"@{name}", asked, "TXT",
+            server=server, timeout=limit + 10,
+        )  # fmt: skip
+        return done.stdout == f'"{told}"\n', [asked, told]
+
     def serve_ssh(self, host: Host) -> None:
-        """A secure shell, for a key that ssh() has."""
+        """A secure shell, for a key that ssh() has.  ssh hides what is said, but not the server's first words."""
         folder = self.folder / "ssh"
         folder.mkdir()
         for name in ("host", "user"):
             host.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name))
         (folder / "known").write_text(f"* {(folder / 'host.pub').read_text()}")
+        self._banner = self.canary()
         (folder / "sshd_config").write_text(
             f"HostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\nStrictModes no\nUsePAM no\n"
-            "PermitRootLogin prohibit-password\nPidFile none\n"
+            f"PermitRootLogin prohibit-password\nPidFile none\nUseDNS no\nVersionAddendum {self._banner}\n"
         )
         start = f"mount -t tmpfs tmpfs /run && mkdir /run/sshd && exec /usr/sbin/sshd -D -e -f {folder}/sshd_config"
         host.start("sh", "-c", start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if not eventually(lambda: "SSH-2.0" in host.run("sh", "-c", "ssh-keyscan 127.0.0.1 2>&1", check=False).stdout):
             raise RuntimeError(f"sshd on {host.name} does not answer")
 
-    def ssh(self, host: Host, name: str, command: Sequence[str], *, server: str = LISTENER) -> str:
-        """What a command says on another host; empty: it was not reached."""
+    def ssh(
+        self, host: Host, name: str, pages: Path, *, version: int = 4, server: str = LISTENER, limit: float = 15
+    ) -> tuple[bool, list[str]]:
+        """Whether ssh read a fresh page of the host called `name`; the canary is in what sshd says first."""
+        told = os.urandom(8).hex()
+        page = pages / f"{told}.ssh"
+        page.write_text(told)
         folder = self.folder / "ssh"
         options: Mapping[str, object] = {
-            "UserKnownHostsFile": folder / "known", "IdentitiesOnly": "yes", "BatchMode": "yes", "ConnectTimeout": 10,
+            "UserKnownHostsFile": folder / "known", "IdentitiesOnly": "yes", "BatchMode": "yes",
+            "ConnectTimeout": round(limit),
         }  # fmt: skip
         words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
         done = self.program(
-            host, "ssh", "-F", "none", "-i", str(folder / "user"), *words, f"root@{name}", shlex.join(command),
-            server=server,
+            host, "ssh", f"-{version}", "-F", "none", "-i", str(folder / "user"), *words, f"root@{name}",
+            shlex.join(("cat", str(page))), server=server, timeout=limit + 10,
         )  # fmt: skip
-        return done.stdout
+        return done.stdout == told, [self._banner]
 
     def seen(self, canaries: Sequence[str]) -> int:
         """Frames in which the relay found any of these."""
