@@ -10,7 +10,7 @@ from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
 from hushwire.events import AddressesChanged, Verdict
 from hushwire.node import peers as peers_module
-from hushwire.node.peer import MOST_ADDRESSES
+from hushwire.node.peer import MOST_ADDRESSES, Peer
 from hushwire.node.peers import Peers
 from hushwire.policy.spd import Action
 
@@ -36,6 +36,26 @@ def test_names_that_have_keys_and_do_not_answer_make_room(make_net: Any, below: 
     net.wait(30)
     assert net.told(alice, "bob.example").verdict is Verdict.ONLY
     assert len([peer for peer in alice.node.peers if peer.born]) <= MOST
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_a_thousand_names_without_a_key_are_not_asked_for_again(make_net: Any, guard: str, monkeypatch: Any) -> None:
+    """Their owner says for how long that holds: the shorter, the more often, and nobody has use for it."""
+    if guard == "out":
+        monkeypatch.setattr(Peer, "is_kept_current", property(lambda peer: not peer.asleep))
+    net = make_net()
+    net.ttl = 2
+    alice = net.host("alice", Rule("*", below=Action.CLEAR))
+    net.start()
+    for number in range(50):
+        net.zone[f"n{number}.evil.test"] = ((ip_address("203.0.113.0") + number,), ())
+        assert net.told(alice, f"n{number}.evil.test").verdict is Verdict.PASS
+    before = alice.questions
+    net.wait(60)
+    assert (alice.questions == before) is (guard == "in")
+    # Who asks for one again gets it asked for.
+    net.told(alice, "n7.evil.test")
+    assert alice.questions > before
 
 
 def test_who_is_being_sought_does_not_make_room(make_net: Any, monkeypatch: Any) -> None:

@@ -150,6 +150,7 @@ def test_where_no_synthetic_address_is_left(make_net: Any, guard: str, monkeypat
     if guard == "out":
         proven = property(lambda peer: tuple(place for place in peer.addresses if place in peer.proven))
         monkeypatch.setattr(Peer, "places", proven)
+        monkeypatch.setattr(Peer, "lacks_synthetic", False)
     net = make_net()
     alice = net.host("alice", Rule("*.example", addressing=Addressing.SYNTHETIC))
     for name in ("bob", "eve"):
@@ -176,3 +177,37 @@ def test_where_no_synthetic_address_is_left(make_net: Any, guard: str, monkeypat
         (hers,) = net.told(alice, "eve.example").addresses
         assert is_synthetic(hers)
         assert hers != bobs
+
+
+def test_the_attacker_leaves_and_the_victims_name_comes_back(make_net: Any) -> None:
+    """He was on the path when evil's name was asked for first; for more than an hour he is not."""
+    net = attack(make_net, PRIVATE, on_path=True, first="evil")
+    alice, eve = net.hosts["alice"], net.hosts["eve"]
+    assert (word(net, "eve.example"), word(net, "bob.example")) == ("only", "refuse")
+    net.taken.clear()
+    eve.addresses = ()
+    for _ in range(75):
+        net.wait(60)
+        word(net, "bob.example")
+    assert alice.node.peers.by_name("eve.example") is None
+    assert word(net, "bob.example") == "only"
+
+
+def test_a_name_that_found_the_pool_empty_gets_an_address_when_there_is_one(make_net: Any, monkeypatch: Any) -> None:
+    """Though a program goes on asking for it."""
+    monkeypatch.setitem(POOLS, 4, ip_network((POOLS[4].network_address, 27)))
+    net = make_net()
+    alice = net.host("alice", Rule("*.example", addressing=Addressing.SYNTHETIC))
+    net.host("bob", Rule("alice.example"))
+    net.start()
+    for number in range(32 - RESERVED - 1):
+        net.zone[f"n{number}.example"] = (ip_address(f"203.0.{number}.1"),), (KEY["other"].public,)
+        net.look_up(alice, f"n{number}.example")
+    told = net.told(alice, "bob.example")
+    assert told.verdict is Verdict.REFUSE
+    assert "no synthetic" in told.reason
+    for _ in range(8):
+        net.wait(60)
+        told = net.told(alice, "bob.example")
+    assert alice.node.peers.by_name("n0.example") is None
+    assert told.verdict is Verdict.ONLY

@@ -68,13 +68,14 @@ class Captures:
         """Whether somebody waits for a peer under a name whose rule does not permit clear, as the peer's own does."""
         return permits_clear(peer.rules) and not all(question.clear for question in self._waiting.get(peer, ()))
 
-    def deadline(self) -> float:
-        """Monotonic time at which somebody has waited long enough."""
-        ends = [questions[0].since + _limit(peer) for peer, questions in self._waiting.items()]
-        return min(*ends, *self._partial.values(), NEVER, NEVER)
+    def deadline_of(self, peer: Peer) -> float:
+        """Monotonic time at which somebody has waited long enough for a peer."""
+        questions = self._waiting.get(peer)
+        return min(questions[0].since + _limit(peer), self._partial.get(peer, NEVER)) if questions else NEVER
 
-    def peers(self) -> list[Peer]:
-        return list(self._waiting)
+    def reqids(self) -> set[int]:
+        """Of those whom somebody waits for."""
+        return {peer.reqid for peer in self._waiting}
 
     def answer(
         self, peer: Peer, now: float, holder: Callable[[], Peer | None], *, pending: bool, trying: bool,
@@ -131,6 +132,8 @@ def judge(
         if unbound.outcome is Outcome.ERROR or not clear:
             return Told(Verdict.REFUSE, reason=str(unbound))
         return Told(Verdict.PASS, min(LONGEST, unbound.ttl))
+    if peer.lacks_synthetic:
+        return Told(Verdict.REFUSE, reason=f"{peer.name}: no synthetic address is left for it")
     ttl = min(LONGEST, lookup.binding.ttl if lookup is not None and lookup.binding is not None else LONGEST)
     standing = peer.standing(own)
     if standing and not pending and (not peer.needs_proof or peer.proven.keys() & set(map(peer.real, standing))):

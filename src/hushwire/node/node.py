@@ -4,6 +4,7 @@ It routes: names to keys, keys and addresses to PAD entries and policies, packet
 """
 
 import itertools
+from contextlib import suppress
 from functools import partial
 
 from hushwire.config import Config, PlaneChoice, Start
@@ -48,6 +49,7 @@ from hushwire.names.lookup import Change
 from hushwire.names.name import BadName, host_name
 from hushwire.names.synthetic import PoolEmpty
 from hushwire.node import telling
+from hushwire.node.alarms import Alarms
 from hushwire.node.asking import Asking
 from hushwire.node.capture import Captures, Told, tell
 from hushwire.node.claims import Claims
@@ -93,7 +95,8 @@ class Node:
         )
         self._effects: list[Effect] = []
         self.ike = Endpoint(settings, entropy, numbers)
-        self.peers = Peers(config, secrets, entropy, number, self._sought)
+        self.peers = Peers(config, secrets, entropy, number, self._needed)
+        self._alarms = Alarms(self._deadline_of)
         self._policies = Policies(self.peers, number, self._emit)
         self._seeking = Seeking(self.ike, self.peers)
         self._idle = Idle(self.peers, self._policies, self._seeking, number, self._emit)
@@ -145,7 +148,7 @@ class Node:
             case Stop():
                 self.ike.stop(now)
         self._listen(now)
-        for peer in self._captures.peers():
+        for peer in [peer for peer in self.peers.touched if self._captures.waits_for(peer)]:
             self._answer_programs(peer, now)
         effects, self._effects = self._effects, []
         return effects
@@ -154,30 +157,36 @@ class Node:
         """Monotonic time at which to step with Timeout; NEVER if nothing waits for time."""
         if not self._begun:
             return 0.0
-        peers = (self._deadline_of(peer) for peer in self.peers)
-        return min((self.ike.deadline(), self._captures.deadline(), *peers), default=NEVER)
+        self._set_alarms()
+        return min(self.ike.deadline(), self._alarms.next())
+
+    def _set_alarms(self) -> None:
+        self._alarms.touch(self.peers.touched)
+        self.peers.touched.clear()
 
     def _deadline_of(self, peer: Peer) -> float:
-        when = min(peer.fall_at, peer.refresh_at, peer.idle_at, *peer.leaving.values())
-        if peer.lookup is not None and not peer.asleep:
+        waited = self._captures.deadline_of(peer)
+        when = min(peer.fall_at, peer.refresh_at, peer.idle_at, waited, *peer.leaving.values())
+        if peer.lookup is not None and peer.is_kept_current:
             when = min(when, peer.lookup.deadline())
-        if _has_waiting(peer) or self._seeking.wants_start(peer):
+        if peer.has_waiting or self._seeking.wants_start(peer):
             when = min(when, peer.not_before)
         return when
 
     def _begin(self, now: Now) -> None:
-        self._sync_all(now)
+        self._policies.sync_all(now)
         for peer in self.peers:
             self._asking.look_up(peer, now)
 
     def _timeout(self, now: Now) -> None:
         self.ike.timeout(now)
-        for peer in self.peers:
-            if self._deadline_of(peer) <= now.monotonic:
+        self._set_alarms()
+        for peer in self._alarms.due(now.monotonic):
+            if self.peers.by_reqid(peer.reqid) is peer:
                 self._timeout_of(peer, now)
 
     def _timeout_of(self, peer: Peer, now: Now) -> None:
-        if not peer.asleep:
+        if peer.is_kept_current:
             self._keep_current(peer, now)
         if peer.fall_at <= now.monotonic:
             peer.fall()
@@ -197,6 +206,7 @@ class Node:
             self._start(peer, now)
         if peer.idle_at <= now.monotonic:
             self._idle.look(peer, now)
+            self._policies.settle_contested(now)
             for sa in self._seeking.sas_of(peer) if peer.asleep else ():
                 self.ike.delete(sa, now)
 
@@ -291,7 +301,7 @@ class Node:
         self._idle.used(peer, now.monotonic)
         self._captures.wait(peer, request, now.monotonic, command=command)
         self._keep_current(peer, now)
-        if _failed_before(peer, now.monotonic - ASK_AGAIN):
+        if peer.failed_before(now.monotonic - ASK_AGAIN):
             # After a long failure its own turn would come minutes after the DNS is back.
             self._asking.look_up(peer, now)
         self._let_prove(self._follow(peer, now), now)
@@ -335,8 +345,10 @@ class Node:
 
     def _let_prove(self, peer: Peer, now: Now) -> None:
         """Before a program gets its answer, IKE has begun."""
-        if peer.addresses and peer.rule.start is not Start.WAIT and peer.not_before <= now.monotonic:
-            self._seeking.let_prove(peer, now)
+        if peer.lacks_synthetic:
+            with suppress(PoolEmpty):
+                self.peers.make_synthetic(peer)
+        self._seeking.let_prove(peer, now)
 
     def _answer_programs(self, peer: Peer, now: Now) -> None:
         if peer.reached and not peer.hardened and self._captures.forbids_clear(peer):
@@ -359,14 +371,10 @@ class Node:
         for peer in self.peers:
             if peer.lookup is not None:
                 peer.lookup.own = addresses
-        self._sync_all(now)
+        self._policies.sync_all(now)
         for sa in self.ike.sas:
             if sa.local.address not in addresses:
                 self.ike.delete(sa, now)
-
-    def _sync_all(self, now: Now) -> None:
-        for peer in self.peers:
-            self._policies.sync(peer, now)
 
     def _installed(self, event: Installed | Refused, now: Now) -> None:
         if isinstance(event, Refused):
@@ -415,7 +423,7 @@ class Node:
 
     def _acquire_waiting(self, peer: Peer, now: Now) -> None:
         """Look again at the packets that came too early, once something is known of where the peer is."""
-        if _has_waiting(peer):
+        if peer.has_waiting:
             waiting, peer.waiting = peer.waiting, {}
             for acquire in waiting.values():
                 self._acquire(acquire, now)
@@ -576,20 +584,10 @@ class Node:
     def _notice(self, kind: str, *fields: tuple[str, str | int | float], grave: bool = False) -> None:
         self._effects.append(Notice(kind, fields, grave))
 
-    def _sought(self) -> set[int]:
-        """With whom there is an IKE SA, whatever its state."""
-        return {sa.peer.reqid for sa in self.ike.sas if sa.peer is not None}
+    def _needed(self) -> set[int]:
+        """With whom there is an IKE SA, whatever its state, and whom somebody waits for."""
+        waiting = self._captures.reqids() | {peer.reqid for peer, _ in self._parked}
+        return waiting | {sa.peer.reqid for sa in self.ike.sas if sa.peer is not None}
 
     def _emit(self, effect: Effect) -> None:
         self._effects.append(effect)
-
-
-def _failed_before(peer: Peer, when: float) -> bool:
-    """Whether the DNS failed when it was last asked of a peer, and that was before a monotonic time."""
-    lookup = peer.lookup
-    failed = lookup is not None and lookup.unbound is not None and lookup.unbound.outcome is Outcome.ERROR
-    return failed and lookup is not None and lookup.asked_at <= when
-
-
-def _has_waiting(peer: Peer) -> bool:
-    return bool(peer.waiting and peer.known and peer.addresses)

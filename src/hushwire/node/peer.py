@@ -207,9 +207,25 @@ class Peer:
         return next((real for real, made in self.synthetic.items() if made == address), address)
 
     @property
+    def lacks_synthetic(self) -> bool:
+        """Whether it is to have synthetic addresses, and none was left for it."""
+        return self.rule.addressing is Addressing.SYNTHETIC and bool(self.addresses) and not self.synthetic
+
+    @property
     def is_trap(self) -> bool:
         """Whether it is no peer, but a rule about all addresses of a prefix."""
         return self.rule.many
+
+    @property
+    def is_kept_current(self) -> bool:
+        """Whether it is looked up again before anybody asks.
+
+        What rules about many brought in is not where nothing stands for it, nor can: a page with a thousand names
+        would have the resolver ask for them as often as their owner wishes (ATTACKS row 45).
+        """
+        if self.asleep or self.lookup is None:
+            return False
+        return bool(not self.born or self.lookup.asking or self.lookup.binding or self.policies)
 
     def admit(self) -> tuple[IPAddress, ...]:
         """Take in the addresses that the name has now; those for which there is no room any more are returned."""
@@ -360,6 +376,17 @@ class Peer:
     def held_first(self) -> bool:
         """Whether a packet of its own brought it in, and is held until there is something to be said of it."""
         return self.born and self.rule.name is None
+
+    def failed_before(self, when: float) -> bool:
+        """Whether the DNS failed when it was last asked, and that was before a monotonic time."""
+        lookup = self.lookup
+        failed = lookup is not None and lookup.unbound is not None and lookup.unbound.outcome is Outcome.ERROR
+        return failed and lookup is not None and lookup.asked_at <= when
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether packets wait that something can be done for."""
+        return bool(self.waiting and self.known and self.addresses)
 
     @property
     def denied(self) -> bool:

@@ -49,16 +49,18 @@ class Peers:
 
     def __init__(
         self, config: Config, secrets: Secrets, entropy: Entropy, number: Callable[[], int],
-        sought: Callable[[], Collection[int]] = tuple,
+        needed: Callable[[], Collection[int]] = tuple,
     ) -> None:  # fmt: skip
-        """`number` gives the next request number; `sought`: the reqids of those with whom there is an IKE SA."""
+        """`number` gives the next request number; `needed`: the reqids of those with whom something is being done."""
         self.rulebook = Rulebook(config.rules)
         self.own: tuple[IPAddress, ...] = config.host.addresses
         """This host's addresses; names may lead to none of them."""
         self._secrets = secrets
         self._entropy = entropy
         self._number = number
-        self._sought = sought
+        self._needed = needed
+        self.touched: dict[Peer, None] = {}
+        """Those to whom something may have happened: whoever does something to a peer has it from here."""
         self._by_reqid: dict[int, Peer] = {}
         self._by_name: dict[str, Peer] = {}
         self._configured: list[Peer] = []
@@ -77,14 +79,22 @@ class Peers:
                 self._configured.append(peer)
 
     def __iter__(self) -> Iterator[Peer]:
-        return iter(list(self._by_reqid.values()))
+        return iter([self.touch(peer) for peer in self._by_reqid.values()])
 
     def by_reqid(self, reqid: int) -> Peer | None:
-        return self._by_reqid.get(reqid)
+        return self._found(self._by_reqid.get(reqid))
 
     def by_name(self, name: str) -> Peer | None:
         """The peer of a canonical name, or of an address as text."""
-        return self._by_name.get(name)
+        return self._found(self._by_name.get(name))
+
+    def touch(self, peer: Peer) -> Peer:
+        """Something happens to a peer."""
+        self.touched[peer] = None
+        return peer
+
+    def _found(self, peer: Peer | None) -> Peer | None:
+        return self.touch(peer) if peer is not None else None
 
     def claiming(self, identity: Identity, remote: IPAddress) -> Peer | None:
         """The peer that says it is `identity`; of several names for one, the one that has policies there."""
@@ -92,7 +102,9 @@ class Peers:
         born = self._by_name.get(str(identity))
         peers = (*self._configured, *([born] if born is not None and born.born and not born.is_alias else ()))
         found = [peer for peer in peers if identity in peer.identities]
-        return max(found, key=lambda peer: any(remote in key[0].remote for key in peer.policies), default=None)
+        return self._found(
+            max(found, key=lambda peer: any(remote in key[0].remote for key in peer.policies), default=None)
+        )
 
     def holding(self, address: IPAddress, but: Peer) -> Peer | None:
         """Which peer, `but` apart, has a policy that protects packets to this one address."""
@@ -113,7 +125,7 @@ class Peers:
         rules = self.rulebook.for_name(name)
         if rules is not None and refuses(rules):
             raise Blocked(f"{name}: a rule blocks it")
-        peer = self._by_name.get(name) or self._bear((Rule(name),) if rules is None else rules)
+        peer = self.by_name(name) or self._bear((Rule(name),) if rules is None else rules)
         if peer.born:
             # An administrator's own word, from now on: it has policies where it is, and stays.
             peer.born, peer.idle_at = False, NEVER
@@ -122,14 +134,14 @@ class Peers:
 
     def of_name(self, name: str, rules: Rules) -> Peer:
         """The peer of a name that rules about many speak of.  Raises Crowded."""
-        return self._by_name.get(name) or self._bear(rules)
+        return self.by_name(name) or self._bear(rules)
 
     def of_address(self, address: IPAddress) -> Peer | None:
         """The peer of an address that rules about many speak of; None if none does.  Raises Crowded."""
         rules = self.rulebook.for_address(address)
         if rules is None or rules[0].require is Assurance.CLEAR or refuses(rules):
             return None
-        return self._by_name.get(str(address)) or self._bear(rules)
+        return self.by_name(str(address)) or self._bear(rules)
 
     def make_synthetic(self, peer: Peer) -> None:
         """An address for each that its name has now, if its rule says so.  Raises PoolEmpty."""
@@ -150,6 +162,7 @@ class Peers:
             self._synthetic.give_back(peer.name, address)
         del self._by_reqid[peer.reqid]
         del self._by_name[peer.name]
+        self.touched.pop(peer, None)
         self._born -= 1
 
     def _bear(self, rules: Rules) -> Peer:
@@ -168,11 +181,11 @@ class Peers:
 
         Else whoever has a program ask for random names would keep all others out (ATTACKS row 45).
         """
-        sought = self._sought()
+        needed = self._needed()
         spare = [
             peer for peer in self._by_reqid.values()
             if peer.born and not peer.policies and peer.lookup is not None and not peer.lookup.asking
-            and peer.reqid not in sought
+            and peer.reqid not in needed
         ]  # fmt: skip
         for peer in sorted(spare, key=lambda peer: peer.used_at)[: MOST_BORN // 16]:
             self.forget(peer)
@@ -194,5 +207,5 @@ class Peers:
                 lookup = AddressLookup(rule.peer.network_address, self._number, self._entropy, self.own)
         peer = Peer(number, rules, lookup, self._secrets.pinned.get(secret), self._secrets.shared.get(secret))
         self._by_reqid[peer.reqid] = peer
-        self._by_name[peer.name] = peer
+        self._by_name[peer.name] = self.touch(peer)
         return peer

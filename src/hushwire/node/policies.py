@@ -34,6 +34,7 @@ class Policies:
 
     def sync(self, peer: Peer, now: Now) -> None:
         """Install what ought to stand and does not; loosen only where the rule permits clear (DESIGN.md section 3)."""
+        self._peers.touch(peer)
         desired = peer.desired(self._peers.own, self._peers.rulebook.permits_clear)
         peer.refused = False
         peer.contested &= desired.keys()
@@ -53,6 +54,11 @@ class Policies:
         if peer.may_loosen:
             loose = [key for key, policy in peer.policies.items() if key not in desired and policy.soft]
             self._delete(peer, [key for key in loose if not peer.is_leaving(peer.policies[key])])
+
+    def sync_all(self, now: Now) -> None:
+        """The same for every peer."""
+        for peer in self._peers:
+            self.sync(peer, now)
 
     def settle_contested(self, now: Now) -> None:
         """Who had to stand back may have what another has left meanwhile."""
@@ -79,6 +85,7 @@ class Policies:
         if asked is None:
             return
         peer, key = asked
+        self._peers.touch(peer)
         self._pending[peer.reqid] -= 1
         if not self._pending[peer.reqid]:
             del self._pending[peer.reqid]

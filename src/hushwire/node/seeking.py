@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from hushwire.config import Start
 from hushwire.events import Acquire
 from hushwire.ike.endpoint import Endpoint
 from hushwire.ike.negotiation import Wanted
@@ -104,6 +105,10 @@ class Seeking:
 
     def let_prove(self, peer: Peer, now: Now) -> None:
         """Have it prove its key at one address of each IP version: whichever answers will do for programs."""
+        if peer.rule.start is Start.WAIT or peer.lacks_synthetic:
+            return
+        if not peer.addresses or peer.not_before > now.monotonic:
+            return
         sought = {sa.remote.address for sa in self.sas_of(peer) if not sa.deleting}
         crowded = False
         for version in (6, 4):
