@@ -112,7 +112,7 @@ Credential = Tsig | Sig0
 def read_tsig(file: Path) -> Tsig:
     """BIND's `key "NAME" { algorithm A; secret "S"; };`, or one line `A:NAME:S`, which Knot's tools write."""
     text = _read(file)
-    if found := BIND.search(COMMENTS.sub("", text)):
+    if found := BIND.search(COMMENTS.sub(r"\1 ", text)):
         name, body = found[1], found[2]
         fields = {field[1]: field[2] for field in FIELD.finditer(body)}
         algorithm, secret = fields.get("algorithm", ""), fields.get("secret", "")
@@ -216,7 +216,8 @@ def _algorithm(key: SigningKey, text: str) -> int:
 
 
 ANY = 255
-COMMENTS = re.compile(r"/\*.*?\*/|(?:#|//)[^\n]*", re.DOTALL)
+# What is quoted is kept: base64 has "//" in it, and no comment begins there.
+COMMENTS = re.compile(r'("[^"\n]*")|/\*.*?\*/|(?:#|//)[^\n]*', re.DOTALL)
 BIND = re.compile(r'\bkey\s+"?([^\s"{;]+)"?\s*\{([^}]*)\}')
 FIELD = re.compile(r'\b(algorithm|secret)\s+"?([^\s";]+)"?\s*;')
 # Knot's keymgr writes it as a comment above its own configuration.
