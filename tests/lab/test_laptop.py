@@ -32,7 +32,7 @@ def test_a_laptop_that_roams(story: Story) -> None:
     laptop, office, mallory = story["alice"], story["bob"], story["mallory"]
     pages = meet(story, OFFICE, [])
     home = (str(laptop.v4), str(laptop.v6))
-    before, canary = story.relay.canary(), story.relay.canary()
+    control, canary = story.relay.canary(), story.relay.canary()
     canaries: list[str] = []
     for addresses in (home, ("192.0.2.101", "2001:db8::101"), ("192.0.2.102", "2001:db8::102")):
         move(laptop, *addresses)
@@ -49,8 +49,8 @@ def test_a_laptop_that_roams(story: Story) -> None:
     assert not any(pings(office, address, canary) for address in home)
     assert story.seen(canaries) == story.relay.report().seen(canary) == 0
     # The control of that: the same host, by addresses that never were the laptop's.
-    assert all(pings(office, address, before) for address in ("192.0.2.103", "2001:db8::103"))
-    assert story.relay.report().seen(before) > 0
+    assert all(pings(office, address, control) for address in ("192.0.2.103", "2001:db8::103"))
+    assert story.relay.report().seen(control) > 0
     # All others: protected where they can be.
     story.world.publish("www.example", [mallory.v4, mallory.v6])
     pages = story.serve_web(mallory)
@@ -69,11 +69,13 @@ def test_a_laptop_that_may_not_roam(story: Story) -> None:
         fetched, canaries = story.curl(laptop, FILES, pages, version=version)
         assert fetched, story.log()
         assert story.seen(canaries) == 0
-    move(laptop, "192.0.2.101", "2001:db8::101")
-    for version in (4, 6):
+    elsewhere = ("192.0.2.101", "2001:db8::101")
+    move(laptop, *elsewhere)
+    for version, address in zip((4, 6), elsewhere, strict=True):
         fetched, canaries = story.curl(laptop, FILES, pages, version=version, limit=5)
         assert not fetched, story.log()
         assert story.seen(canaries) == 0
+        assert f"nothing is known that would prove laptop.consult.example at {address}" in story.log()
 
 
 def meet(story: Story, office: str, whereabouts: Sequence[IPAddress]) -> Path:
