@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hushwire.crypto.secret import Secret
-from hushwire.daemon.credential import Tsig, read_sig0, read_tsig
+from hushwire.daemon.credential import Sig0, Tsig, read_sig0, read_tsig
 from hushwire.daemon.keyfile import KeyFileError
 from hushwire.daemon.unbound import Configuration
 from hushwire.daemon.update import Changed, Primary, Server, UpdateError, find_primary, read_sets, send, zone_of
@@ -136,7 +136,7 @@ def test_anybody_elses_yes_is_none(signed_with: bytes | None, reason: str, udp: 
         (dns.rcode.NOTAUTH, "NOTAUTH: .*not the primary of example.*--server"),
         (dns.rcode.NOTZONE, "NOTZONE: .*--zone"),
         (dns.rcode.NOTIMP, "NOTIMP: .*takes no updates"),
-        (dns.rcode.SERVFAIL, "SERVFAIL: .*log"),
+        (dns.rcode.SERVFAIL, "SERVFAIL: .*log.*PowerDNS 4.7 .*RSA"),
         (dns.rcode.FORMERR, "FORMERR: "),
         (11, "DSOTYPENI: .*log"),
     ],
@@ -146,6 +146,25 @@ def test_each_no_is_said_in_plain_words(rcode: int, reason: str, signed_with: by
         send(primary, a_plan(), TSIG, 2)
     assert "\n" not in str(caught.value)
     assert not any(secret in str(caught.value) for secret in HIDDEN)
+
+
+@pytest.mark.parametrize(
+    ("rcode", "reason"),
+    [
+        (dns.rcode.SERVFAIL, r"SERVFAIL: the zone may lack the KEY record of alice.example\.,"),
+        (dns.rcode.REFUSED, r"REFUSED: SIG\(0\) key alice.example \d{5} may not change.*grant.*CVE-2024-1975"),
+        (dns.rcode.NOTAUTH, r"NOTAUTH: .*does not know SIG\(0\) key alice.example"),
+    ],
+)
+def test_a_no_to_sig0_speaks_of_its_key_record(rcode: int, reason: str) -> None:
+    """BIND 9.20 answers an unknown key with SERVFAIL (docs/results/sig0.txt).  PowerDNS has no SIG(0)."""
+    key = Sig0(f"{NAME}.", 15, ed25519.Ed25519PrivateKey.generate())
+    with (
+        server(lambda octets: octets[:2] + bytes((0xA8, rcode)) + bytes(8)) as primary,
+        pytest.raises(UpdateError, match=reason) as caught,
+    ):
+        send(primary, a_plan(), key, 2)
+    assert "PowerDNS" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +350,7 @@ COMMENTED = (
 
 
 @pytest.mark.parametrize("form", [FORMS["bind"].replace(B64, "SECRET"), COMMENTED, "hmac-sha256:alice-key:SECRET"])
-@pytest.mark.parametrize("secret", ["//", "AA//", "//" * 12, "A/" * 12, "/" * 24, "AAA/" * 6, "+/" * 12])
+@pytest.mark.parametrize("secret", ["//", "AA//", "//" * 12, "A/" * 12, "/", "AAA/" * 6, "+/" * 12])
 def test_a_secret_may_look_like_a_comment(form: str, secret: str, tmp_path: Path) -> None:
     """Of the secrets that servers' tools make, one in a hundred has "//" in it."""
     text = (secret + B64)[:40]

@@ -190,9 +190,8 @@ def send(server: Server, plan: Plan, credential: Credential, timeout: float = 5.
     if rcode in PREREQUISITES:
         raise Changed(f"{server}: {dns.rcode.to_text(rcode)}: what is there is not what was read")
     if rcode != dns.rcode.NOERROR:
-        what = RCODES.get(rcode, "the server's log tells more").format(credential=credential, zone=plan.zone)
-        if isinstance(credential, Sig0) and rcode == dns.rcode.REFUSED:
-            what += "; of BIND 9.18, only versions before 9.18.28 take SIG(0), and 9.20 does again (CVE-2024-1975)"
+        texts = RCODES | SIG0_RCODES if isinstance(credential, Sig0) else RCODES
+        what = texts.get(rcode, "the server's log tells more").format(credential=credential, zone=plan.zone)
         raise UpdateError(f"{server}: {dns.rcode.to_text(rcode)}: {what}")
 
 
@@ -321,6 +320,14 @@ RCODES = {
     dns.rcode.NOTZONE: "a name is not in {zone}; say its zone with --zone",
 }
 """RFC 2136 s2.2: in plain words, with what would be right."""
+
+SIG0_RCODES = {
+    dns.rcode.SERVFAIL: "the zone may lack the KEY record of {credential.name}, or have another key's: BIND 9.20 then "
+    "logs 'request has invalid signature'; or the server could not write or sign the zone",
+    dns.rcode.REFUSED: "{credential} may not change these records of {zone}; grant it the name and the types A, AAAA, "
+    "IPSECKEY and TLSA; of BIND 9.18, only versions before 9.18.28 take SIG(0), and 9.20 does again (CVE-2024-1975)",
+}
+"""What is said otherwise of an update with SIG(0), which PowerDNS does not have."""
 
 TSIG_FAULTS: dict[type[dns.tsig.PeerError], str] = {
     dns.tsig.PeerBadKey: "BADKEY: it does not know {credential}, or, being Knot, does not let it change "
