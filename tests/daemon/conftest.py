@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from hushwire.lab.dns import SignedWorld
-from hushwire.lab.resolving import TYPES, Node, Resolver, free_port, only, passes, refuses, resolving, trusting
+from hushwire.lab.resolving import TYPES, Node, Resolver, only, passes, refuses, resolving, trusting
 
 V4, V6, OTHER = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"), IPv4Address("192.0.2.9")
 RULED = "alice.example"
@@ -17,7 +17,7 @@ NAMES = {RULED, "alias.bob.example", "refused.alice.example", "slow.alice.exampl
 
 @pytest.fixture(scope="session")
 def signed() -> Iterator[SignedWorld]:
-    with SignedWorld(port=free_port()) as world:
+    with SignedWorld() as world:
         world.publish(RULED, [V4, V6])
         world.set(RULED, {"HTTPS": ["1 . mandatory=alpn,ipv4hint alpn=h2 ipv4hint=192.0.2.1 ipv6hint=2001:db8::1"]})
         world.set(RULED, {"MX": ["1 mail2.bob.example."]})

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hushwire.daemon.unbound import Configuration, UnboundError, Validator
 from hushwire.events import Answered, Lookup, Outcome
 from hushwire.lab.dns import SignedWorld
-from hushwire.lab.resolving import free_port
+from hushwire.lab.namespaces import free_port
 from hushwire.linux import sandbox
 
 A, TXT = 1, 16

@@ -1,6 +1,5 @@
 """daemon.signatures: how long a name is good for, read from what a validator validated."""
 
-import socket
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address
@@ -20,10 +19,7 @@ NAME = "alice.example"
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[SignedWorld]:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    with SignedWorld(port=port) as world:
+    with SignedWorld() as world:
         world.publish(NAME, [IPv4Address("192.0.2.1")])
         yield world
 

@@ -23,6 +23,7 @@ from hushwire.daemon.listener import open_sockets
 from hushwire.daemon.unbound import Configuration
 from hushwire.events import Asked, Release, Verdict
 from hushwire.lab.dns import SignedWorld
+from hushwire.lab.namespaces import free_port
 from hushwire.wire.address import Endpoint, IPAddress
 
 
@@ -142,18 +143,6 @@ def resolving(configuration: Configuration, node: Node, speaks: Callable[[str], 
             os.waitpid(pid, 0)
         if not ended or status:
             raise RuntimeError("the resolver's process did not end as it should")
-
-
-def free_port() -> int:
-    """Free for UDP and for TCP."""
-    while True:
-        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            try:
-                udp.bind(tcp.getsockname())
-            except OSError:
-                continue
-            return int(tcp.getsockname()[1])
 
 
 def trusting(world: SignedWorld, timeout: float = 5.0) -> Configuration:
