@@ -103,25 +103,34 @@ def why(story: Story, subject: str) -> tuple[dict[str, Any], str]:
 
 
 def test_why_says_whose_address_it_is_and_where_it_leads(story: Story) -> None:
-    """By name and by address: what programs are told, the policy of that name, and an SA with the real address."""
-    bob = story["bob"]
+    """By name and by address: what programs are told, the name's rule and key, and an SA with the real address."""
+    bob, key = story["bob"], story.daemons["bob"].key.public.fingerprint.hex()
     made = {version: told(story, "bob.example", version) for version in (4, 6)}
-    leads = {made[4]: f"{bob.v4}:", made[6]: f"[{bob.v6}]:"}
+    leads = {made[4]: (bob.v4, f"{bob.v4}:"), made[6]: (bob.v6, f"[{bob.v6}]:")}
     of_name, text = why(story, "bob.example")
     assert of_name["rule"]["addressing"] == "synthetic"
     assert of_name["programs"] == f"{made[6]}, {made[4]}"
     assert f"A program that asks for it gets {made[6]}, {made[4]}.\n" in text
     fates = {packet["to"]: packet for packet in of_name["packets"]}
-    for address, far in leads.items():
-        line = f"A packet to {address} is protected, named: the policy of bob.example, and its SA with {far}"
+    for address, (real, far) in leads.items():
+        line = (
+            f"A packet to {address} (synthetic: bob.example at {real}) is protected, named: "
+            f"the policy of bob.example, and its SA with {far}"
+        )
         assert line in text
         of_address, text_of_address = why(story, address)
         assert of_address["peer"]["peer"] == "bob.example"
         assert of_address["packets"] == [fates[address]]
-        assert line in text_of_address
+        assert of_address["rule"] == of_name["rule"]
+        for said in (line, "rule     1: named", f"key      ed25519 {key}, by DNSSEC", f"sa       named with {far}"):
+            assert said in text_of_address
     # The control: at the real address nothing is of that name.
     for address in map(str, (bob.v4, bob.v6)):
         assert "bob.example" not in fates[address]["because"]
+        assert fates[address]["synthetic"] is None
+    # Nobody has these; test_a_packet_for_one_never_leaves_as_it_is shows that it is so.
+    for pool in POOLS.values():
+        assert f"A packet to {pool[-2]} is dropped: no name's policy stands there" in why(story, str(pool[-2]))[1]
 
 
 def test_whoever_publishes_its_address_changes_nothing(story: Story) -> None:

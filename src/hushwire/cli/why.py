@@ -27,7 +27,9 @@ def why(subject: str, control: Path, as_json: bool) -> None:
 def lines(told: dict[str, Any]) -> Iterator[str]:
     """The explanation as a person reads it, what matters most first."""
     for packet in told["packets"]:
-        yield f"A packet to {packet['to']} is {packet['fate']}: {packet['because']}."
+        made = packet["synthetic"]
+        stands = f" (synthetic: {made['name']} at {made['address']})" if made else ""
+        yield f"A packet to {packet['to']}{stands} is {packet['fate']}: {packet['because']}."
     if not told["packets"]:
         yield f"No packet is known to go to {told['subject']}."
     if told["programs"]:
@@ -52,7 +54,8 @@ def _rule(rule: dict[str, Any] | None) -> str:
     if rule is None:
         return "none speaks of it"
     group = f", {rule['group']}" if rule["group"] else ""
-    return f"{rule['number']}: {rule['require']}, else {rule['below']}{group}; {'; '.join(rule['parts'])}"
+    number = rule["number"] or "an alias's"
+    return f"{number}: {rule['require']}, else {rule['below']}{group}; {'; '.join(rule['parts'])}"
 
 
 def _bound(bound: dict[str, Any]) -> Iterator[str]:

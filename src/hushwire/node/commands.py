@@ -98,7 +98,7 @@ class Commands:
 
     def _explain(self, request: int, subject: str) -> None:
         try:
-            explanation = Explanation.of(subject)
+            explanation = Explanation.of(subject, self._peers)
         except Unclear as error:
             self._emit(Reply(request, False, str(error)))
             return

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
 
-from hushwire.config import Rule
+from hushwire.config import Addressing, Rule
 from hushwire.events import Answered, Lookup, Outcome, Verdict
 from hushwire.ike.sa import IkeSA
 from hushwire.names.binding import AAAA, TYPE_NAMES, A, Binding, Unbound, bind, questions
 from hushwire.names.ipseckey import IPSECKEY, read_records
 from hushwire.names.name import BadName, host_name
 from hushwire.names.reverse import bind_address, reverse_name
+from hushwire.names.synthetic import is_synthetic
 from hushwire.node.capture import judge
 from hushwire.node.peer import Peer
 from hushwire.node.peers import Peers
@@ -45,20 +46,23 @@ class Explanation:
     subject: str
     """A canonical name, or an address as text."""
     address: IPAddress | None
+    """The one whose name in the reverse tree is asked for; None: a name is."""
     name: str
-    """What the DNS is asked for: the subject, or the address's name in the reverse tree."""
+    """What the DNS is asked for: the subject, the name that it stands for, or the address's in the reverse tree."""
+    made: IPAddress | None = None
+    """The subject, where that is a synthetic address: all is said of the name for which it stands."""
     open: dict[int, tuple[str, int]] = field(default_factory=dict)
     """Questions under way, by request number."""
     answers: dict[tuple[str, int], Answered] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, subject: str) -> "Explanation":
+    def of(cls, subject: str, peers: Peers) -> "Explanation":
         """Raises Unclear."""
-        try:
+        with suppress(ValueError):
             address = ip_address(subject.strip())
+            if (peer := _standing_for(address, peers)) is not None:
+                return cls(str(address), None, peer.name, address)
             return cls(str(address), address, reverse_name(address))
-        except ValueError:
-            pass
         try:
             name = host_name(subject.strip())
         except BadName as error:
@@ -80,10 +84,13 @@ class Explanation:
         """All of it, as a JSON value; `host` is our own name."""
         found, own = self._bind(peers.own), self.name == host
         of_address = found if self.address is not None else None
-        peer = peers.by_name(self.subject) if self.address is None else _governing(self.address, peers)[0]
+        peer = peers.by_name(self.name) if self.address is None else _governing(self.address, peers)[0]
         if peer is not None and peer.is_trap:
             peer = None
         rules = peers.rulebook.for_address(self.address) if self.address else peers.rulebook.for_name(self.name)
+        if peer is not None and self.made is not None:
+            # Of the name that an alias leads to, it may be the alias's.
+            rules = peer.rules
         return {
             "subject": self.subject,
             "rule": _rule_told(peers.rulebook, rules),
@@ -92,7 +99,7 @@ class Explanation:
             "bound": _found_told(found),
             "pinned": _pinned(peer),
             "programs": None
-            if self.address
+            if self.address is not None or self.made is not None
             else _program_told(peer, None if own else rules, found, peers, seeking, now),
             "packets": [_packet_told(each, of_address, peers, seeking) for each in self._addresses(peer, peers.own)],
             "peer": peer_status(peer, seeking, now) if peer is not None else None,
@@ -104,8 +111,8 @@ class Explanation:
 
     def _addresses(self, peer: Peer | None, own: tuple[IPAddress, ...]) -> list[IPAddress]:
         """Where packets may be about to go: what the DNS says, of use to us or not, and what programs were told."""
-        if self.address is not None:
-            return [self.address]
+        if (asked := self.made or self.address) is not None:
+            return [asked]
         answers = (self.answers[self.name, rdtype] for rdtype in (AAAA, A))
         said = [address for answer in answers for address in _read_addresses(answer)][:SHOWN_RECORDS]
         return list(dict.fromkeys((*said, *(peer.standing(own) if peer is not None else ()))))
@@ -255,15 +262,25 @@ def _program_told(
 
 def _packet_told(address: IPAddress, found: Binding | Unbound | None, peers: Peers, seeking: Seeking) -> Told:
     """What a packet to an address would do now, as far as our own policies go; `found`: of its reverse zone."""
+    made_for = _standing_for(address, peers)
+    stands = {"name": made_for.name, "address": str(made_for.real(address))} if made_for is not None else None
+    fate, because = _fate(address, found, peers, seeking)
+    return {"to": str(address), "synthetic": stands, "fate": fate, "because": because}
+
+
+def _fate(address: IPAddress, found: Binding | Unbound | None, peers: Peers, seeking: Seeking) -> tuple[str, str]:
+    """What becomes of it, and why."""
     holder, policy = _governing(address, peers)
+    if _is_pooled(address, peers) and (holder is None or address not in holder.synthetic.values()):
+        return "dropped", "no name's policy stands there, and the block of synthetic addresses is over every rule"
     rules = peers.rulebook.for_address(address)
     needs_no_peer = rules is not None and (refuses(rules) or rules[0].require is Assurance.CLEAR)
     if holder is None or policy is None or (holder.is_trap and needs_no_peer):
         if rules is None:
-            return {"to": str(address), "fate": "in clear", "because": "no policy of ours speaks of it"}
+            return "in clear", "no policy of ours speaks of it"
         if refuses(rules) or not permits_clear(rules):
-            return {"to": str(address), "fate": "dropped", "because": "a rule about its address blocks it"}
-        return {"to": str(address), "fate": "in clear", "because": "a rule about its address permits that"}
+            return "dropped", "a rule about its address blocks it"
+        return "in clear", "a rule about its address permits that"
     because, sas = f"the policy of {holder.name}", _sas_for(holder.real(address), holder, seeking)
     if policy.action is Action.CLEAR:
         fate, because = "in clear", f"{because}: {holder.last_failure or 'its rule permits that'}"
@@ -276,9 +293,9 @@ def _packet_told(address: IPAddress, found: Binding | Unbound | None, peers: Pee
         if holder.is_trap and isinstance(found, Unbound):
             none = str(found)
             if permits_clear(holder.rules) and found.outcome is not Outcome.ERROR:
-                return {"to": str(address), "fate": "in clear", "because": f"{because} permits that: {none}"}
+                return "in clear", f"{because} permits that: {none}"
         fate, because = "held", f"{because}, until there is an SA: {none}"
-    return {"to": str(address), "fate": fate, "because": because}
+    return fate, because
 
 
 def _sas_for(address: IPAddress, peer: Peer, seeking: Seeking) -> list[IkeSA]:
@@ -299,3 +316,14 @@ def _governing(address: IPAddress, peers: Peers) -> tuple[Peer | None, Policy | 
     ]
     _, _, peer, policy = min(found, key=lambda each: each[:2], default=(0, 0, None, None))
     return peer, policy
+
+
+def _standing_for(address: IPAddress, peers: Peers) -> Peer | None:
+    """The peer of the name for which a synthetic address was made."""
+    return next((peer for peer in peers if address in peer.synthetic.values()), None)
+
+
+def _is_pooled(address: IPAddress, peers: Peers) -> bool:
+    """Whether the block of all synthetic addresses, which is over every rule about addresses, speaks of it."""
+    rules = (rule for group in peers.rulebook.groups for rule in group)
+    return is_synthetic(address) and any(rule.addressing is Addressing.SYNTHETIC for rule in rules)
