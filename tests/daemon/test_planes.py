@@ -237,6 +237,20 @@ class Held:
         local, remote = (self.alice.v4, self.bob.v4) if version == 4 else (self.alice.v6, self.bob.v6)
         return ",".join(map(str, (local, remote, *more)))
 
+    def knocks(self, host: Host, version: int, port: int) -> bool:
+        """Whether it says that nobody listens there: our packets and its own come through."""
+        address = host.v4 if version == 4 else host.v6
+        knock = f"""
+import socket
+try:
+    socket.create_connection(("{address}", {port}), timeout=1)
+except ConnectionRefusedError:
+    raise SystemExit(0)
+except OSError:
+    raise SystemExit(1)
+"""
+        return self.alice.run(sys.executable, "-c", knock, check=False).returncode == 0
+
     def reaches(self, host: Host, version: int, *options: str) -> bool:
         address = host.v4 if version == 4 else host.v6
         command = ("ping", "-n", "-c", "1", "-W", "1", *options, str(address))
@@ -294,6 +308,30 @@ def test_what_another_policy_needs_stays(held: Held, version: int) -> None:
     assert not held.reaches(held.bob, version)
     held.tell("lower", whole)
     assert held.reaches(held.bob, version)
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("version", [4, 6])
+def test_one_port_is_shut_off_and_no_other(held: Held, version: int) -> None:
+    """Also when the process and its TUN are gone; and what is about all ports counts for that one as well."""
+    held.tell("raise", held.between(version, 6, 80))
+    for _ in range(2):
+        assert held.reaches(held.bob, version)
+        assert held.knocks(held.bob, version, 81)
+        assert not held.knocks(held.bob, version, 80)
+        assert held.knocks(held.carol, version, 80)
+        end(held.process)
+    held.begin()
+    held.tell("raise", held.between(version), held.between(version, 6, 80))
+    held.tell("lower", held.between(version, 6, 80))
+    assert not held.knocks(held.bob, version, 80)
+    assert not held.knocks(held.bob, version, 81)
+    held.tell("raise", held.between(version, 6, 80))
+    held.tell("lower", held.between(version))
+    assert not held.knocks(held.bob, version, 80)
+    assert held.knocks(held.bob, version, 81)
+    held.tell("lower", held.between(version, 6, 80))
+    assert held.knocks(held.bob, version, 80)
 
 
 @pytest.mark.lab

@@ -27,6 +27,14 @@ asked = capture._Question
 capture._Question = lambda request, since, command, clear: asked(request, since, command, True)
 """
 
+# Where an alias leads is not looked at, neither by the listener nor where nothing can be proved.
+DEAD_END_UNSEEN = """
+from hushwire.daemon.front import Front
+from hushwire.node.peer import Peer
+Front._ruled_end = lambda *_: b""
+Peer.dead_end = ""
+"""
+
 
 def rule(peer: str, group: str) -> str:
     return f'[[rule]]\npeer = "{peer}"\ngroup = "{group}"\n'
@@ -91,3 +99,21 @@ def test_the_rule_for_the_two_names(story: Story, target: str, group: str, witho
         fetched, canaries = story.curl(alice, name, pages, version=version)
         assert fetched is may_be_clear, story.log()
         assert [bool(story.seen([canary])) for canary in canaries] == [may_be_clear] * 2
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("guard", ["in", "out"])
+@pytest.mark.parametrize("group", ["private-or-clear", ""], ids=["another rule", "no rule"])
+def test_an_alias_of_a_name_that_may_not_be_clear(story: Story, group: str, guard: str) -> None:
+    """That name has no key, and the alias's own rule, or its having none, would let everything go in clear."""
+    alice, bob = story["alice"], story["bob"]
+    story.world.publish("bob.target.example", [bob.v4, bob.v6])
+    story.world.set("bob.cname.example", {"CNAME": ["bob.target.example."]})
+    rules = rule("*.target.example", "private") + (rule("*.cname.example", group) if group else "")
+    story.hire("alice", rules, dns=LISTEN, without=DEAD_END_UNSEEN if guard == "out" else "")
+    pages = story.serve_web(bob)
+    # The second time, what was found is remembered.
+    for version in (4, 6, 4):
+        fetched, canaries = story.curl(alice, "bob.cname.example", pages, version=version)
+        assert fetched is (guard == "out"), story.log()
+        assert [bool(story.seen([canary])) for canary in canaries] == [guard == "out"] * 2

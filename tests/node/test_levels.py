@@ -86,6 +86,38 @@ def test_a_strict_alias_does_not_close_a_loose_name_that_nobody_proves(make_net:
     assert net.told(alice, "bob.example").verdict is Verdict.PASS
 
 
+@pytest.mark.parametrize("guard", ["in", "out"])
+@pytest.mark.parametrize("group", [Group.PRIVATE, Group.BLOCK])
+@pytest.mark.parametrize("outcome", [Outcome.DENIED, Outcome.INSECURE])
+def test_a_name_of_which_nothing_can_be_proved_is_not_clear_by_an_alias(
+    make_net: Any, outcome: Outcome, group: Group, guard: str, monkeypatch: Any
+) -> None:
+    if guard == "out":
+        monkeypatch.setattr(Peer, "dead_end", "")
+    net = make_net()
+    alice = net.host("alice", Rule("*.evil", **MAYBE), Rule("*.secure", group=group))
+    net.zone["bob.secure"] = net.zone["www.evil"] = ((BOB,), ())
+    net.aliases["www.evil"] = "bob.secure"
+    if outcome is Outcome.INSECURE:
+        net.outcome["www.evil"] = outcome
+    net.start()
+    assert net.told(alice, "www.evil").verdict is (Verdict.REFUSE if guard == "in" else Verdict.PASS)
+
+
+def test_an_alias_that_a_rule_names_stands_for_the_name_that_it_leads_to(make_net: Any) -> None:
+    """Else that name, by another alias, would be refused the addresses of its own host."""
+    net = make_net()
+    alice = net.host("alice", Rule("alias.example"), Rule("*.branch.example"))
+    net.host("bob", named("alice"))
+    net.aliases |= {"alias.example": "bob.example", "bob.branch.example": "bob.example"}
+    net.zone["alias.example"] = net.zone["bob.branch.example"] = net.zone["bob.example"]
+    net.start()
+    for name in ("alias.example", "bob.branch.example", "alias.example"):
+        assert net.told(alice, name).verdict is Verdict.ONLY
+        assert net.fate(alice, BOB) is Action.PROTECT
+    assert "name.contested" not in alice.kinds()
+
+
 def test_where_an_alias_leads_is_not_settled_while_two_lead_to_each_other(make_net: Any) -> None:
     net = make_net()
     alice = net.host("alice", Rule("*.example", **MAYBE))

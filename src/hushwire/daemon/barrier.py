@@ -5,7 +5,8 @@ It stands in the kernel, in its SPD (IPv4), packet filter (IPv6) and routes, whe
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from zlib import crc32
 
 from hushwire.linux.nft import Nft, NftError
 from hushwire.linux.route import Route, Routes
@@ -20,8 +21,15 @@ from hushwire.wire.address import IPNetwork
 MARK = 0x6877
 """Of the sockets whose packets do not go through the TUN."""
 TABLE = 0x6877
-"""The routing table of what does."""
+"""The routing table of what does, whatever its protocol."""
+TABLES = 0x6877_0000
+"""Those of protocols and ports have numbers from here on."""
 RULE_PRIORITY = 220
+"""Of the rule that leads to TABLE."""
+PORTS_PRIORITY, EXEMPT_PRIORITY, MARK_PRIORITY = RULE_PRIORITY - 1, RULE_PRIORITY - 2, RULE_PRIORITY - 3
+"""First of all our own packets pass, then what is exempt; a port's table comes before that of all ports."""
+PAST_PRIORITY = RULE_PRIORITY + 1
+"""Of a rule behind them all that does nothing."""
 LAST_METRIC = 1 << 20
 """Behind every route into the TUN."""
 NEIGHBOUR_DISCOVERY = range(133, 138)
@@ -44,18 +52,22 @@ class Barrier:
         self._xfrm = Xfrm()
         self._routes = Routes()
         self._filter = Filter(tun.name, ports) if ipv6 else None
-        self._out: dict[IPNetwork, dict[Selector, Policy]] = {}
-        """Outbound policies by where they go to: routes know no ports, and neither our addresses."""
+        self._out: dict[tuple[IPNetwork, Ports], dict[Selector, Policy]] = {}
+        """Outbound policies by where they go to, and by which ports: routes know our addresses not."""
+        self._apart: set[tuple[int, Ports]] = set()
+        """IP versions and ports that have a table of their own."""
         exempt_ipv4(tun.name)
         for version in (4, 6) if ipv6 else (4,):
-            # What an earlier run of ours let go in clear.
-            self._routes.delete_rules(version, RULE_PRIORITY - 1)
+            # What an earlier run of ours let go in clear, or led into a TUN that is gone.
+            for priority in (EXEMPT_PRIORITY, PORTS_PRIORITY):
+                self._routes.delete_rules(version, priority)
             for route in self._routes.routes(version, TABLE):
                 if route.throw:
                     self._routes.delete_route(route)
+            self._routes.add_rule(RoutingRule(version, PAST_PRIORITY))
             # What the plane itself sends is marked, and goes where it would without us.
-            self._routes.add_rule(RoutingRule(version, RULE_PRIORITY, TABLE, MARK, 0xFFFF_FFFF, inverted=True))
-            self._routes.add_rule(RoutingRule(version, RULE_PRIORITY + 1))
+            self._routes.add_rule(RoutingRule(version, MARK_PRIORITY, mark=MARK, mask=0xFFFF_FFFF, goto=PAST_PRIORITY))
+            self._routes.add_rule(RoutingRule(version, RULE_PRIORITY, TABLE))
 
     def raise_for(self, policy: Policy) -> None:
         """Install, or update in place, what a policy needs."""
@@ -67,17 +79,19 @@ class Barrier:
         else:
             self._filtered().put(told)
         if policy.direction is Direction.OUT:
-            self._out.setdefault(policy.selector.remote, {})[policy.selector] = policy
-            self._lead(policy.selector.remote)
+            where = _where(policy.selector)
+            self._out.setdefault(where, {})[policy.selector] = policy
+            self._lead(*where)
 
     def lower_for(self, selector: Selector, direction: Direction) -> None:
         """Take it away again, the way through first, unless another policy needs it."""
         if direction is Direction.OUT:
-            policies = self._out.get(selector.remote, {})
+            where = _where(selector)
+            policies = self._out.get(where, {})
             policies.pop(selector, None)
-            self._lead(selector.remote)
+            self._lead(*where)
             if not policies:
-                self._out.pop(selector.remote, None)
+                self._out.pop(where, None)
         self._forget(selector, direction)
 
     def lay(self, policy: Policy) -> None:
@@ -98,13 +112,13 @@ class Barrier:
         self._xfrm.install_policy(policy)
         selector = policy.selector
         if selector.remote.version == 6:
-            self._filtered().exempt(policy)
+            self._filtered().put(policy)
         if policy.direction is Direction.OUT:
             self._routes.add_rule(
                 RoutingRule(
-                    selector.remote.version, RULE_PRIORITY - 1, destination=selector.remote,
+                    selector.remote.version, EXEMPT_PRIORITY, destination=selector.remote,
                     protocol=selector.protocol, source_port=selector.local_port,
-                    destination_port=selector.remote_port, goto=RULE_PRIORITY + 1,
+                    destination_port=selector.remote_port, goto=PAST_PRIORITY,
                 )
             )  # fmt: skip
 
@@ -114,13 +128,14 @@ class Barrier:
         else:
             self._filtered().take(selector, direction)
 
-    def _lead(self, remote: IPNetwork) -> None:
+    def _lead(self, remote: IPNetwork, ports: "Ports") -> None:
         """Routes for what goes to `remote`: into the TUN, past it, or nowhere."""
-        policies = list(self._out.get(remote, {}).values())
+        policies = list(self._out.get((remote, ports), {}).values())
         protect = [policy for policy in policies if policy.action is Action.PROTECT]
-        blackhole = Route(remote, table=TABLE, metric=LAST_METRIC, blackhole=True)
-        into = Route(remote, self._tun, table=TABLE, metric=1)
-        past = Route(remote, table=TABLE, metric=1, throw=True)
+        table = self._table(remote.version, ports)
+        blackhole = Route(remote, table=table, metric=LAST_METRIC, blackhole=True)
+        into = Route(remote, self._tun, table=table, metric=1)
+        past = Route(remote, table=table, metric=1, throw=True)
         # In IPv4 the SPD stands under it.
         hard = remote.version == 6 and any(not each.soft and each.action is not Action.CLEAR for each in policies)
         if hard:
@@ -137,10 +152,34 @@ class Barrier:
         if remote.version == 6 and not hard:
             self._routes.delete_route(blackhole)
 
+    def _table(self, version: int, ports: "Ports") -> int:
+        """The routing table of a protocol and its ports."""
+        if ports == ANY:
+            return TABLE
+        # The same in every run: and should two have one, more than has to would go into the TUN, and no less.
+        table = TABLES + crc32(b"%d %d %d" % ports) % (1 << 16)
+        if (version, ports) not in self._apart:
+            self._apart.add((version, ports))
+            protocol, near, far = ports
+            self._routes.add_rule(
+                RoutingRule(version, PORTS_PRIORITY, table, protocol=protocol, source_port=near, destination_port=far)
+            )
+        return table
+
     def _filtered(self) -> "Filter":
         if self._filter is None:
             raise NftError("this host has no IPv6")
         return self._filter
+
+
+Ports = tuple[int, int, int]
+"""Protocol, and the ports here and there; 0: any."""
+ANY: Ports = (0, 0, 0)
+
+
+def _where(selector: Selector) -> tuple[IPNetwork, Ports]:
+    """What routes can tell packets by."""
+    return selector.remote, (selector.protocol, selector.local_port, selector.remote_port)
 
 
 def _told(policy: Policy) -> Policy | None:
@@ -159,9 +198,9 @@ def _told(policy: Policy) -> Policy | None:
 
 
 class Filter:
-    """hushwire's table in the packet filter: an SPD of IPv6 that tells devices apart, but no ports.
+    """hushwire's table in the packet filter: an SPD of IPv6 that tells devices apart.
 
-    A set holds the pairs of addresses of one direction, priority and verdict; the chains ask the sets in the order of
+    A set holds the selectors of one kind, direction, priority and verdict; the chains ask the sets in the order of
     their priorities.  A program that names a device gets round the routes, so they alone would not do.
     """
 
@@ -170,11 +209,9 @@ class Filter:
         self._priorities: dict[tuple[Selector, Direction], int] = {}
         self._users: dict[tuple[str, str], set[Selector]] = {}
         """By set and element."""
-        self._exempt: dict[tuple[Direction, int], list[str]] = {}
-        """Matches of what has ports, and passes."""
         self._nft.run("add table inet hushwire")
         self._sets = set(
-            re.findall(r"set ((?:out|in)_\d+_[a-z]+_[a-z]+) \{", self._nft.run("list table inet hushwire"))
+            re.findall(r"set ((?:out|in)_\d+_[a-z]+_[a-z]+_[a-z]+) \{", self._nft.run("list table inet hushwire"))
         )
         neighbours = f"icmpv6 type {{ {', '.join(map(str, NEIGHBOUR_DISCOVERY))} }} accept"
         ours = f"udp dport {{ {ports[0]}, {ports[1]} }} accept"
@@ -204,8 +241,8 @@ class Filter:
         commands = []
         if name not in self._sets:
             self._sets.add(name)
-            flags = "timeout" if name.endswith("hosts") else "interval, timeout"
-            commands.append(f"add set inet hushwire {name} {{ type ipv6_addr . ipv6_addr; flags {flags}; }}")
+            flags = "timeout" if "_hosts_" in name else "interval, timeout"
+            commands.append(f"add set inet hushwire {name} {{ type {_shape(name).type}; flags {flags}; }}")
             commands += self._order()
         commands.append(f"add element inet hushwire {name} {{ {element} }}")
         if policy.lifetime:
@@ -226,33 +263,22 @@ class Filter:
         if priority is None:
             return
         element = _element(selector)
-        mine = [name for name in self._sets if name.startswith(f"{_way(direction)}_{priority}_")]
+        shape = SHAPES[_ports_of(selector)]
+        mine = [name for name in self._of(direction, priority) if _shape(name) is shape]
         commands = [command for name in mine for command in self._without(name, element, selector)]
         if commands:
             self._nft.run(*commands)
         for name in mine:
             self._leave(name, element, selector)
 
-    def exempt(self, policy: Policy) -> None:
-        """Let packets of one protocol pass, whose selector may name ports."""
-        near, far = ("saddr", "daddr") if policy.direction is Direction.OUT else ("daddr", "saddr")
-        here, there = ("sport", "dport") if policy.direction is Direction.OUT else ("dport", "sport")
-        selector = policy.selector
-        match = f"ip6 {near} {selector.local} ip6 {far} {selector.remote} meta l4proto {selector.protocol}"
-        for word, port in ((here, selector.local_port), (there, selector.remote_port)):
-            match += f" th {word} {port}" if port else ""
-        matches = self._exempt.setdefault((policy.direction, policy.priority), [])
-        if match not in matches:
-            matches.append(match)
-            self._nft.run(*self._order())
-
     def _order(self) -> Iterator[str]:
         """The chains of policies, anew."""
-        for direction, pair in ((Direction.IN, "ip6 saddr . ip6 daddr"), (Direction.OUT, "ip6 daddr . ip6 saddr")):
+        for direction in Direction:
             way = _way(direction)
-            lines = [(_priority(name), f"{pair} @{name} {_verdict(name)}") for name in self._sets if _is(way, name)]
-            for (where, priority), matches in self._exempt.items():
-                lines += [(priority, f"{match} accept") for match in matches if where is direction]
+            lines = [
+                (_priority(name), f"{_shape(name).match[direction]} @{name} {_verdict(name)}")
+                for name in self._sets if name.startswith(f"{way}_")
+            ]  # fmt: skip
             yield f"flush chain inet hushwire {way}_policies"
             # Of one priority, what drops comes first.
             for _, line in sorted(lines, key=lambda line: (line[0], line[1].endswith("accept"), line[1])):
@@ -260,8 +286,11 @@ class Filter:
 
     def _others(self, policy: Policy, name: str, before: int | None) -> list[str]:
         """Sets in which the policy may be from before, perhaps by an earlier run of ours."""
-        places = {f"{_way(policy.direction)}_{priority}_" for priority in (policy.priority, before)}
-        return [other for other in self._sets if other != name and other.startswith(tuple(places))]
+        places = {each for priority in (policy.priority, before) for each in self._of(policy.direction, priority)}
+        return [other for other in places if other != name and _shape(other) is _shape(name)]
+
+    def _of(self, direction: Direction, priority: int | None) -> list[str]:
+        return [name for name in self._sets if name.startswith(f"{_way(direction)}_{priority}_")]
 
     def _without(self, name: str, element: str, selector: Selector) -> list[str]:
         if self._users.get((name, element), set()) - {selector}:
@@ -285,15 +314,11 @@ def _set(policy: Policy) -> str:
     verdict = "accept" if policy.action is Action.CLEAR else "drop"
     hosts = policy.selector.local.prefixlen + policy.selector.remote.prefixlen == 256
     way, soon, kind = _way(policy.direction), "soon" if policy.lifetime else "", "hosts" if hosts else "ranges"
-    return f"{way}_{policy.priority}_{verdict}{soon}_{kind}"
+    return f"{way}_{policy.priority}_{verdict}{soon}_{kind}_{_ports_of(policy.selector)}"
 
 
 def _way(direction: Direction) -> str:
     return "out" if direction is Direction.OUT else "in"
-
-
-def _is(way: str, name: str) -> bool:
-    return name.startswith(f"{way}_")
 
 
 def _priority(name: str) -> int:
@@ -304,9 +329,53 @@ def _verdict(name: str) -> str:
     return name.split("_")[2].removesuffix("soon")
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a set's selectors speak of beside two addresses."""
+
+    type: str
+    """As the packet filter has it."""
+    match: dict[Direction, str]
+    """The same of a packet."""
+
+
+def _shapes() -> dict[str, Shape]:
+    """By whether there is a protocol, a port of ours, a port of the peer's."""
+    found = {}
+    for word, (protocol, near, far) in {
+        "all": (0, 0, 0), "protocol": (1, 0, 0), "near": (1, 1, 0), "far": (1, 0, 1), "both": (1, 1, 1)
+    }.items():  # fmt: skip
+        kinds = ["ipv6_addr"] * 2 + ["inet_proto"] * protocol + ["inet_service"] * (near + far)
+        match = {}
+        for direction, ends in ((Direction.IN, ("s", "d")), (Direction.OUT, ("d", "s"))):
+            there, here = ends
+            fields = [f"ip6 {there}addr", f"ip6 {here}addr"] + ["meta l4proto"] * protocol
+            fields += [f"th {here}port"] * near + [f"th {there}port"] * far
+            match[direction] = " . ".join(fields)
+        found[word] = Shape(" . ".join(kinds), match)
+    return found
+
+
+SHAPES = _shapes()
+
+
+def _shape(name: str) -> Shape:
+    return SHAPES[name.split("_")[4]]
+
+
+def _ports_of(selector: Selector) -> str:
+    """The word for what a selector speaks of beside two addresses."""
+    if not selector.protocol:
+        return "all"
+    return {(0, 0): "protocol", (1, 0): "near", (0, 1): "far", (1, 1): "both"}[
+        bool(selector.local_port), bool(selector.remote_port)
+    ]
+
+
 def _element(selector: Selector) -> str:
-    """The peer and this host, or the networks behind them."""
-    return f"{_ends(selector.remote)} . {_ends(selector.local)}"
+    """The peer and this host, or the networks behind them; and what beside them it speaks of."""
+    numbers = (selector.protocol, selector.local_port, selector.remote_port)
+    return " . ".join([_ends(selector.remote), _ends(selector.local), *(str(number) for number in numbers if number)])
 
 
 def _ends(network: IPNetwork) -> str:

@@ -75,16 +75,18 @@ class Front:
         if question.rdtype in (message.AXFR, message.IXFR, message.OPT):
             reply(message.write_error(query, message.REFUSED))
             return
+        known = self._known.get(question)
+        if known is not None and known.until <= now:
+            known = None
         capture = None
         if question.rdtype in (A, AAAA) and question.rdclass == IN:
             try:
                 capture = self._capture(question.name)
+                if capture is None and known is not None and known.end:
+                    capture = self._capture(known.end)
             except BadName as bad:
                 reply(message.write_error(query, message.SERVFAIL, message.BLOCKED, str(bad)))
                 return
-        known = self._known.get(question)
-        if known is not None and known.until <= now:
-            known = None
         if known is not None and (capture is None or capture.until > now):
             if capture is not None:
                 self._use(capture)
@@ -144,6 +146,15 @@ class Front:
 
     def _fetched(self, pending: "_Pending", fetched: Fetched) -> None:
         known = pending.known = self._judge(pending.question, fetched)
+        if known.end and pending.capture is None and not pending.over:
+            # A rule speaks of the name that an alias led to, and of the alias none does.
+            try:
+                pending.capture = self._capture(known.end)
+            except BadName as bad:
+                self._refuse(pending, message.BLOCKED, str(bad))
+                return
+            if pending.capture is not None:
+                pending.capture.pending.append(pending)
         if known.until > self._now:
             if len(self._known) >= MAX_KNOWN:
                 del self._known[next(iter(self._known))]
@@ -241,9 +252,17 @@ class Front:
             code = message.BOGUS if fetched.bogus else message.UNREACHABLE
             rcode = message.SERVFAIL if answer is None else answer.rcode
             return _Known(Answer(rcode), self._now, self._now, code, reason)
+        end = self._ruled_end(question, answer)
         answer = self._without_ways_round(question, answer)
         lasting = 0.0 if fetched.bogus else min(REMEMBERED, answer.ttl)
-        return _Known(answer, self._now, self._now + lasting, message.BOGUS if fetched.bogus else None, reason)
+        return _Known(answer, self._now, self._now + lasting, message.BOGUS if fetched.bogus else None, reason, end)
+
+    def _ruled_end(self, question: Question, answer: Answer) -> bytes:
+        """Of the aliases that led to addresses, the first that a rule speaks of; empty if none does."""
+        if question.rdtype not in (A, AAAA) or question.rdclass != IN:
+            return b""
+        aliases, _ = message.chain(question, answer)
+        return next((alias.rdata for alias in aliases if self._ruled(alias.rdata)), b"")
 
     def _without_ways_round(self, question: Question, answer: Answer) -> Answer:
         """Addresses come only by questions about addresses, for which programs wait.
@@ -325,6 +344,8 @@ class _Known:
     code: int | None
     """RFC 8914's, if it is an error or bogus."""
     reason: str
+    end: bytes = b""
+    """In wire form, the first alias on the way to an address that a rule speaks of."""
     bodies: dict[tuple[bool, tuple[IPAddress, ...] | None], Body] = field(default_factory=dict)
     """As written for those who asked for DNSSEC and who did not; all of it, or only what a Release lets through."""
 

@@ -352,11 +352,12 @@ def base_policies(config: Config) -> list[Policy]:
     for rule in config.rules:
         if rule.require is Assurance.CLEAR and not isinstance(rule.peer, str):
             selector = Selector(_everywhere(rule.peer), rule.peer, rule.protocol, rule.local_port, rule.remote_port)
-            priority = PROTECT_PRIORITY - narrowness(selector)
+            priority = _beside_peers(selector)
             policies += [Policy(selector, direction, Action.CLEAR, priority) for direction in Direction]
         elif rule.below is Action.BLOCK:
             for selector in _known(rule):
-                priority = PROTECT_PRIORITY - narrowness(selector)
+                # Just under what the node puts there.
+                priority = _beside_peers(selector) + 1
                 policies += [Policy(selector, way, Action.BLOCK, priority, mode=rule.mode) for way in Direction]
     if any(rule.addressing is Addressing.SYNTHETIC for rule in config.rules):
         # They lead nowhere but through what carries their names: no packet for one is ever let out as it is.
@@ -364,6 +365,12 @@ def base_policies(config: Config) -> list[Policy]:
             selector = Selector(_everywhere(pool), pool)
             policies += [Policy(selector, direction, Action.BLOCK, POOL_PRIORITY) for direction in Direction]
     return policies
+
+
+def _beside_peers(selector: Selector) -> int:
+    """The priority of what holds for all our addresses, as if for each: so that a port comes before the rest."""
+    near = selector.local if selector.local.prefixlen else host_network(selector.local[0])
+    return PROTECT_PRIORITY - narrowness(replace(selector, local=near))
 
 
 def _left_alone(config: Config) -> Iterator[Selector]:

@@ -44,6 +44,8 @@ class Unbound(Exception):
         SECURE: validated, but of no use to us.  INSECURE: a zone is not signed.  ERROR: we do not know."""
         self.ttl = ttl
         """Seconds for which this may be believed; of no meaning for ERROR."""
+        self.canonical = ""
+        """Where aliases led, signed or not; empty: nowhere else, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,17 @@ def bind(
 
     `own`: this host's addresses, which are never a peer's.  `roams`: it may be anywhere, and need not have an address.
     """
+    try:
+        return _bind(name, a, aaaa, ipseckey, tlsa, own, roams)
+    except Unbound as unbound:
+        unbound.canonical = next((answer.canonical for answer in (a, aaaa, ipseckey) if answer.canonical), "")
+        raise
+
+
+def _bind(
+    name: str, a: Answered, aaaa: Answered, ipseckey: Answered, tlsa: Answered | None, own: Collection[IPAddress],
+    roams: bool,
+) -> Binding:  # fmt: skip
     of_keys = (ipseckey,) if tlsa is None else (ipseckey, tlsa)
     answers = (a, aaaa, *of_keys)
     if tuple((answer.name, answer.rdtype) for answer in answers) != questions(name):

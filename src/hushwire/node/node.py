@@ -323,6 +323,12 @@ class Node:
 
     def _follow(self, peer: Peer, now: Now) -> Peer:
         """Whom programs have to wait for: with an alias, the name that it leads to."""
+        if peer.dead_end and self.peers.rulebook.forbids_clear(peer.dead_end):
+            why = f"{peer.name} leads to {peer.dead_end}, of which nothing can be proved, and a rule permits no clear"
+            self._effects += self._captures.end(peer, Told(Verdict.REFUSE, reason=why))
+        known = self.peers.alias_of(peer)
+        if known is not None:
+            return self._wait_for(known, peer, now)
         if not peer.is_alias:
             return peer
         rules = self.peers.rulebook.for_alias(peer.rules, peer.canonical)
@@ -335,13 +341,14 @@ class Node:
             other = self.peers.of_name(peer.canonical, rules)
         except Crowded:
             return peer
-        if other.is_alias:
-            return peer
-        self._memory.recall(other)
-        self._idle.used(other, now.monotonic)
-        self._captures.follow(peer, other)
-        self._keep_current(other, now)
-        return other
+        return peer if other.is_alias else self._wait_for(other, peer, now)
+
+    def _wait_for(self, peer: Peer, alias: Peer, now: Now) -> Peer:
+        self._memory.recall(peer)
+        self._idle.used(peer, now.monotonic)
+        self._captures.follow(alias, peer)
+        self._keep_current(peer, now)
+        return peer
 
     def _let_prove(self, peer: Peer, now: Now) -> None:
         """Before a program gets its answer, IKE has begun."""

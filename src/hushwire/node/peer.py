@@ -138,6 +138,12 @@ class Peer:
         return binding.canonical if binding is not None else ""
 
     @property
+    def dead_end(self) -> str:
+        """Of an alias for which nothing can be proved: where it leads."""
+        unbound = self.lookup.unbound if self.lookup is not None and not self.lookup.asking else None
+        return unbound.canonical if unbound is not None and self.rule.name is not None else ""
+
+    @property
     def is_alias(self) -> bool:
         """Whether another peer stands for it: the name that it leads to, which may have many aliases."""
         return self.born and self.canonical not in ("", self.name)

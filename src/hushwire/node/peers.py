@@ -116,6 +116,15 @@ class Peers:
                 return peer
         return None
 
+    def alias_of(self, peer: Peer) -> Peer | None:
+        """The peer that a rule calls by a signed alias of the name that one without a rule of its own leads to.
+
+        They are one host, with one key; and the other, whom an administrator named, has its policies.
+        """
+        end = peer.canonical or peer.name
+        found = (each for each in self._configured if peer.born and each.rule.name not in (None, end))
+        return self._found(next((each for each in found if each.canonical == end), None))
+
     def rival_of(self, peer: Peer) -> Peer | None:
         """Which other peer has one of its addresses."""
         return next(filter(None, (self.holding(address, peer) for address in peer.addresses)), None)

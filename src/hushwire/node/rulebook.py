@@ -52,6 +52,11 @@ class Rulebook:
             below = below.partition(".")[2]
         return self._by_name.get("*")
 
+    def forbids_clear(self, name: str) -> bool:
+        """Whether a rule speaks of a name, and permits no clear."""
+        rules = self.for_name(name)
+        return rules is not None and rules[0].require is not Assurance.CLEAR and not permits_clear(rules)
+
     def for_alias(self, rules: Rules, canonical: str) -> Rules:
         """The rules for the name that an alias leads to: its own, or those of the alias, where none protects it."""
         own = self.for_name(canonical)
