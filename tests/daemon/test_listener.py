@@ -19,13 +19,13 @@ import pytest
 from hushwire.daemon import front, listener, unbound
 from hushwire.daemon.unbound import Configuration
 from hushwire.lab.dns import BOGUS, SignedWorld
+from hushwire.lab.namespaces import free_port
 from hushwire.lab.resolving import (
     TYPES,
     Node,
     Resolver,
     Upstream,
     complaint,
-    free_port,
     passes,
     rdatas,
     resolving,

@@ -211,3 +211,17 @@ def test_a_name_that_found_the_pool_empty_gets_an_address_when_there_is_one(make
         told = net.told(alice, "bob.example")
     assert alice.node.peers.by_name("n0.example") is None
     assert told.verdict is Verdict.ONLY
+
+
+def test_an_alias_takes_no_address_of_the_pool(make_net: Any) -> None:
+    """What stands is for the name that it leads to."""
+    net = make_net()
+    alice = net.host("alice", Rule("*.example", addressing=Addressing.SYNTHETIC))
+    net.host("bob", Rule("alice.example"))
+    net.aliases["www.example"] = "bob.example"
+    net.zone["www.example"] = ((VICTIM,), (KEY["bob"].public,))
+    net.start()
+    told = [net.told(alice, name).addresses for name in ("www.example", "bob.example")]
+    assert told[0] == told[1]
+    assert is_synthetic(told[0][0])
+    assert len(alice.node.peers._synthetic._given) == 1

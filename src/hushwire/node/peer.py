@@ -215,7 +215,8 @@ class Peer:
     @property
     def lacks_synthetic(self) -> bool:
         """Whether it is to have synthetic addresses, and none was left for it."""
-        return self.rule.addressing is Addressing.SYNTHETIC and bool(self.addresses) and not self.synthetic
+        wants = self.rule.addressing is Addressing.SYNTHETIC and not self.is_alias
+        return wants and bool(self.addresses) and not self.synthetic
 
     @property
     def is_trap(self) -> bool:

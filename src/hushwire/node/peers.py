@@ -154,7 +154,7 @@ class Peers:
 
     def make_synthetic(self, peer: Peer) -> None:
         """An address for each that its name has now, if its rule says so.  Raises PoolEmpty."""
-        if peer.rule.addressing is Addressing.SYNTHETIC:
+        if peer.rule.addressing is Addressing.SYNTHETIC and not peer.is_alias:
             for address in peer.addresses:
                 peer.synthetic[address] = self._synthetic.take(peer.name, address)
 
