@@ -8,7 +8,7 @@ import pytest
 
 from hushwire.cli.why import lines
 from hushwire.config import Addressing, Group, Rule
-from hushwire.events import Answered, Lookup, Outcome, Why
+from hushwire.events import Answered, Lookup, Outcome, Verdict, Why
 from hushwire.node.why import DS
 from hushwire.policy.spd import Action
 
@@ -130,3 +130,25 @@ def test_that_of_an_aliass_target_has_the_aliass_rule(asking: Any) -> None:
     assert told["packets"][0]["synthetic"] == {"name": "bob.example", "address": str(BOB)}
     assert told["rule"]["addressing"] == "synthetic"
     assert "rule     an alias's: named, else block, private; everything" in text
+
+
+@pytest.mark.parametrize("ruled", [True, False])
+def test_of_an_alias_the_host_that_it_leads_to_is_told(asking: Any, ruled: bool) -> None:
+    net = asking(Rule("*.example"), *([Rule("*.test")] if ruled else []))
+    alice = net.hosts["alice"]
+    net.aliases["www.test"] = "bob.example"
+    net.zone["www.test"] = net.zone["bob.example"]
+    assert net.told(alice, "bob.example").verdict is Verdict.ONLY
+    told, _ = why(net, "www.test")
+    assert told["programs"] == "192.0.2.2"
+    assert told["rule"]["number"] == (2 if ruled else 1)
+    assert told["peer"]["peer"] == "bob.example"
+
+
+def test_of_an_alias_that_leads_to_what_may_not_be_clear_the_refusal_is_told(asking: Any) -> None:
+    net = asking(Rule("*.test", below=Action.CLEAR), Rule("*.example"))
+    net.aliases["www.test"] = "bob.example"
+    net.zone["www.test"] = net.zone["bob.example"] = ((BOB,), ())
+    assert net.told(net.hosts["alice"], "www.test").verdict is Verdict.REFUSE
+    told, _ = why(net, "www.test")
+    assert told["programs"].startswith("SERVFAIL")

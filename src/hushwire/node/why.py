@@ -88,6 +88,10 @@ class Explanation:
         if peer is not None and peer.is_trap:
             peer = None
         rules = peers.rulebook.for_address(self.address) if self.address else peers.rulebook.for_name(self.name)
+        if self.address is None and found.canonical:
+            # An alias without a rule has that of where it leads, and the policies are that name's.
+            rules = rules or peers.rulebook.for_name(found.canonical)
+            peer = (peers.by_name(found.canonical) if peer is None or peer.is_alias else None) or peer
         if peer is not None and self.made is not None:
             # Of the name that an alias leads to, it may be the alias's.
             rules = peer.rules
@@ -257,6 +261,7 @@ def _program_told(
         failed = f" (the last time: {peer.last_failure})" if peer is not None and peer.last_failure else ""
         return f"its addresses if it proves its key{failed}"
     clear = permits_clear(rules) and not (peer is not None and peer.reached)
+    clear = clear and not peers.rulebook.forbids_clear(found.canonical)
     return PASSED if clear and found.outcome is not Outcome.ERROR else f"SERVFAIL: {found}"
 
 
