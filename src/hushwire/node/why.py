@@ -246,6 +246,8 @@ def _program_told(
         return f"{PASSED}: no rule wants its packets protected"
     if refuses(rules):
         return "SERVFAIL: a rule blocks it"
+    if isinstance(found, Unbound) and found.canonical and peers.rulebook.forbids_clear(found.canonical):
+        return f"SERVFAIL: {found}; it leads to {found.canonical}, for which a rule permits no clear"
 
     told = None
     if peer is not None:
@@ -261,7 +263,6 @@ def _program_told(
         failed = f" (the last time: {peer.last_failure})" if peer is not None and peer.last_failure else ""
         return f"its addresses if it proves its key{failed}"
     clear = permits_clear(rules) and not (peer is not None and peer.reached)
-    clear = clear and not peers.rulebook.forbids_clear(found.canonical)
     return PASSED if clear and found.outcome is not Outcome.ERROR else f"SERVFAIL: {found}"
 
 
