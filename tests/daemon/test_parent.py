@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from hushwire.lab.hushwire import Hushwire
-from hushwire.lab.namespaces import end
+from hushwire.lab.namespaces import Host, end
 from hushwire.lab.peer import eventually
 from hushwire.lab.stage import Stage
 
@@ -193,3 +194,73 @@ def test_sigint_to_all_ends_all(stage: Stage) -> None:
         assert not [pid for pid in pids.values() if Path(f"/proc/{pid}").exists()]
     assert "Traceback" not in daemon.log.read_text()
     assert not daemon.control.exists()
+
+
+SQUATTER = """
+import os, socket, sys, time
+uid, how = int(sys.argv[1]), sys.argv[2]
+os.setgroups([]); os.setgid(uid); os.setuid(uid)
+holder = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+holder.bind("\\0hushwire")
+callers = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+if how != "bound":
+    holder.listen(0)
+for caller in callers if how == "full" else ():
+    caller.setblocking(False)
+    caller.connect_ex("\\0hushwire")
+print("there", flush=True)
+time.sleep(60)
+"""
+"""A process with the name that says that hushwire runs."""
+
+ALONE = """
+import signal, socket
+from hushwire.daemon.parent import CannotStart, _be_alone
+signal.alarm(10)
+try:
+    _be_alone()
+    print("starts")
+except CannotStart as error:
+    print(error)
+if {control}:
+    signal.alarm(2)
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    lock.connect("\\0hushwire")
+"""
+
+
+@contextmanager
+def squatting(host: Host, uid: int, how: str) -> Iterator[None]:
+    process = host.start(sys.executable, "-c", SQUATTER, str(uid), how, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
+        yield
+    finally:
+        end(process)
+
+
+@pytest.mark.parametrize("how", ["bound", "listening", "full"])
+def test_no_user_keeps_hushwire_from_starting(stage: Stage, how: str) -> None:
+    """By its abstract name, which anybody may take.  The control asks the squatter and waits for an answer."""
+    with squatting(stage.dns, 65534, how):
+        done = stage.dns.run(sys.executable, "-c", ALONE.format(control=how != "listening"), check=False)
+        assert done.stdout == "starts\n"
+        assert done.returncode == {"bound": 1, "listening": 0, "full": -signal.SIGALRM}[how], done.stderr
+        assert ("ConnectionRefusedError" in done.stderr) is (how == "bound")
+
+
+def test_a_second_hushwire_is_told_so(stage: Stage) -> None:
+    """Control: whom the same user runs is no squatter; in another network namespace it is nobody's business."""
+    said = "hushwire runs already on this host; stop it first, or see `hushwire status`\n"
+    assert stage.alice.run(sys.executable, "-c", ALONE.format(control=False)).stdout == said
+    with squatting(stage.dns, 0, "listening"):
+        assert stage.dns.run(sys.executable, "-c", ALONE.format(control=False)).stdout == said
+    assert stage.dns.run(sys.executable, "-c", ALONE.format(control=False)).stdout == "starts\n"
+
+
+def test_hushwire_starts_beside_a_squatter(stage: Stage) -> None:
+    daemon = like_alice(stage)
+    daemon.config.write_text(daemon.config.read_text().replace("bob.example", "nobody.example"))
+    with squatting(stage.dns, 65534, "bound"), daemon:
+        assert children(daemon.pid).keys() == CHILDREN

@@ -468,15 +468,18 @@ class Parent:
 def _be_alone() -> socket.socket:
     """One hushwire at a time: SAD, SPD and routes are the network namespace's, as is the name that is taken here."""
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
+    # Any local user may have taken the name, and listen or not, with room for us or not: we do not wait for that one.
+    lock.setblocking(False)
+    with contextlib.suppress(OSError):
         lock.bind("\0hushwire")
         lock.listen()
-    except OSError:
+        return lock
+    with contextlib.suppress(OSError):
         lock.connect("\0hushwire")
         _, holder, _ = Struct("3i").unpack(lock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        # Whoever else took the name keeps nobody from starting.
         if holder == os.geteuid():
-            raise CannotStart("hushwire runs already on this host; stop it first, or see `hushwire status`") from None
+            raise CannotStart("hushwire runs already on this host; stop it first, or see `hushwire status`")
+    # Somebody else's name keeps nobody from starting.  Two of us then meet at ports and control socket.
     return lock
 
 
