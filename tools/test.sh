@@ -13,7 +13,7 @@ main() {
         case "$phase" in
         fast) run fast "Fast tests" "not lab and not uml" -n 2 ;;
         # A file's tests stay together: each has its own namespaces, or its own kernel, and waits a good part of its time.
-        lab) run lab "Lab tests (network namespaces)" "lab and not uml" -n 4 --dist loadfile ;;
+        lab) run lab "Lab tests (network namespaces)" "lab and not uml" -n 6 --dist loadfile ;;
         uml) run uml "Kernel tests (User-Mode Linux)" "uml" -n 4 --dist loadfile ;;
         *) printf 'tools/test.sh: no phase %s; there are fast, lab and uml\n' "$phase" >&2 && exit 2 ;;
         esac
