@@ -2,9 +2,13 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+import dns.message
+import dns.query
+import dns.rcode
 import dns.rdatatype
 import dns.zonefile
 import pytest
@@ -14,6 +18,7 @@ from hushwire.cli.dns import dns as noun
 from hushwire.cli.key import TYPES, key, read_public
 from hushwire.crypto.keys import KeyKind, PrivateKey
 from hushwire.lab.dns import SignedWorld
+from hushwire.lab.resolving import Upstream
 from hushwire.names.ipseckey import KeyRecord, read_record
 
 
@@ -40,6 +45,39 @@ def run(*arguments: str | Path) -> Result:
 
 def check(world: SignedWorld, name: str) -> Result:
     return run("check", name, "--anchor", world.anchor_path, "--forward", world.forward)
+
+
+@contextmanager
+def spoiling(world: SignedWorld, owner: str, rdtype: str) -> Iterator[str]:
+    """Somebody between us and the world, who lets `rdtype` of `owner` through until it was had once."""
+    questions = [0]
+
+    def answer(octets: bytes) -> bytes:
+        query = dns.message.from_wire(octets)
+        if query.question[0].to_text() == f"{owner}. IN {rdtype}":
+            questions[0] += 1
+            if questions[0] > 1:
+                refusal = dns.message.make_response(query)
+                refusal.set_rcode(dns.rcode.SERVFAIL)
+                return refusal.to_wire()
+        return dns.query.tcp(query, world.address, port=world.port, timeout=5).to_wire()
+
+    with Upstream(answer) as port:
+        yield f"127.0.0.1@{port}"
+
+
+@pytest.mark.parametrize("rdtype", ["DNSKEY", "DS", "TXT"])
+def test_a_link_of_the_chain_that_cannot_be_read(world: SignedWorld, rdtype: str) -> None:
+    """What was believed a moment ago is no reason to say that all is well.  TXT, the control, is no link."""
+    world.publish("alice.example", [IPv4Address("192.0.2.1")], [PrivateKey.generate(KeyKind.ED25519).public])
+    with spoiling(world, "alice.example", rdtype) as forward:
+        result = run("check", "alice.example", "--anchor", world.anchor_path, "--forward", forward)
+    if rdtype == "TXT":
+        assert result.exit_code == 0, result.output
+        return
+    refused(result)
+    assert "alice.example is bound" in result.output
+    assert f"{rdtype} of alice.example: error (SERVFAIL" in result.stderr
 
 
 def refused(result: Result) -> str:

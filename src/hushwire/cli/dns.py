@@ -13,7 +13,7 @@ from hushwire.cli.identity import fingerprint, read_public
 from hushwire.cli.options import ADDRESS, ANCHOR, FILE, FORWARD, TIMEOUT, name
 from hushwire.cli.publish import publish, withdraw
 from hushwire.crypto.keys import PublicKey
-from hushwire.daemon.signatures import Signature, resolve_signed
+from hushwire.daemon.signatures import DS, Signature, read_signed
 from hushwire.daemon.unbound import Configuration, UnboundError
 from hushwire.events import Answered, Lookup, Outcome
 from hushwire.names.binding import Binding, Unbound, bind, questions
@@ -82,9 +82,10 @@ def check(
     expected = [read_public(file) for file in files]
     asked = [Lookup(0, owner, rdtype) for owner, rdtype in questions(name)]
     try:
-        answers, signatures = resolve_signed(Configuration(anchor, forward=forward, timeout=timeout), asked)
+        reading = read_signed(Configuration(anchor, forward=forward, timeout=timeout), asked)
     except UnboundError as error:
         raise click.ClickException(str(error)) from None
+    answers = reading.answers
     a, aaaa, keys = answers[:3]
     tlsa = answers[3] if len(answers) > 3 else None
     for answer in answers:
@@ -100,7 +101,8 @@ def check(
     alarms = [
         *_strangers(name, answers, expected),
         *_elsewhere(binding, addresses),
-        *_ending(signatures, alarm_days),
+        *_unread(reading.chain),
+        *_ending(reading.signatures, alarm_days),
     ]
     for alarm in alarms[:-1]:
         click.echo(f"alarm: {alarm}", err=True)
@@ -133,6 +135,14 @@ def _elsewhere(binding: Binding, expected: tuple[IPAddress, ...]) -> Iterator[st
             yield f"{address} is not published"
         else:
             yield f"{address} is published and is no address of this host: peers will look for it there"
+
+
+def _unread(chain: list[Answered]) -> Iterator[str]:
+    """What a validator needs in order to believe the zone, and did not get now."""
+    for answer in chain:
+        if answer.outcome is not Outcome.SECURE:
+            because = f" ({answer.reason})" if answer.reason else ""
+            yield f"{'DS' if answer.rdtype == DS else 'DNSKEY'} of {answer.name}: {answer.outcome.value}{because}"
 
 
 def _ending(signatures: tuple[Signature, ...], days: float) -> Iterator[str]:

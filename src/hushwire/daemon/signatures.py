@@ -3,15 +3,15 @@
 import select
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dns.exception
 import dns.message
 import dns.rdatatype
 
-from hushwire.daemon.unbound import Configuration, Validator
+from hushwire.daemon.unbound import Configuration, Validator, read_anchors
 from hushwire.events import Answered, Lookup, Outcome
 
 DS, DNSKEY = 43, 48
@@ -29,31 +29,52 @@ class Signature:
     """The zone."""
     expires: float
     """Wall time."""
+    original_ttl: int
+    """Seconds: the TTL in the zone, whatever is left of it in a cache (RFC 4034 s3.1.4)."""
 
     def __str__(self) -> str:
         return f"{self.covered} of {self.owner}"
 
 
-def resolve_signed(
-    configuration: Configuration, questions: Sequence[Lookup]
-) -> tuple[list[Answered], tuple[Signature, ...]]:
-    """Answers in the order of the questions, and what expires first in each chain's last link, soonest first.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a validator says of questions, and how long it will."""
 
-    Also asked for are the DNSKEY and the DS of the zones that signed: they are often signed elsewhere and at other
-    times, and without them nothing below is believed.
+    answers: list[Answered]
+    """In the order of the questions."""
+    chain: list[Answered]
+    """About the DNSKEY and the DS of the zones that signed them."""
+    signatures: tuple[Signature, ...]
+    """Over any of it, what ends soonest first.  Anybody on the path may add one that is none, so each counts."""
+
+
+def read_signed(configuration: Configuration, questions: Sequence[Lookup]) -> Reading:
+    """Ask, and ask for the DNSKEY and the DS of the zones that signed.
+
+    They are often signed elsewhere and at other times, and without them nothing below is believed.
     """
-    answers, found = _resolve(configuration, questions)
-    zones = sorted({signature.signer for signature in found if signature.signer != "."})
-    chain = [Lookup(0, zone.removesuffix("."), rdtype) for zone in zones for rdtype in (DNSKEY, DS)]
-    if chain:
-        found |= _resolve(configuration, chain)[1]
-    # Of several signatures over one set the latest counts: one good one is enough (RFC 4035 s5.3.3).
-    latest: dict[tuple[str, str], Signature] = {}
-    for signature in found:
-        key = (signature.owner, signature.covered)
-        if key not in latest or latest[key].expires < signature.expires:
-            latest[key] = signature
-    return answers, tuple(sorted(latest.values(), key=lambda signature: signature.expires))
+    answers, found = resolve_signed(configuration, questions)
+    anchors = (*configuration.anchors, *(read_anchors(configuration.anchor_file) if configuration.anchor_file else ()))
+    trusted = {anchor.split()[0].lower() for anchor in anchors}
+    chain: list[Answered] = []
+    if zones := sorted({signature.signer for signature in found if signature.signer != "."}):
+        # What is trusted by itself need have nobody above it who vouches for it.
+        links = [(zone, DNSKEY) for zone in zones] + [(zone, DS) for zone in zones if zone not in trusted]
+        chain, more = resolve_signed(configuration, [Lookup(0, zone.removesuffix("."), link) for zone, link in links])
+        found |= more
+    return Reading(answers, chain, tuple(sorted(found, key=lambda signature: signature.expires)))
+
+
+def resolve_signed(configuration: Configuration, questions: Sequence[Lookup]) -> tuple[list[Answered], set[Signature]]:
+    """Ask and wait: the answers in the order of the questions, and the signatures that came with them."""
+    answers: dict[int, Answered] = {}
+    with closing(_Collector(configuration)) as validator:
+        for number, question in enumerate(questions):
+            validator.ask(Lookup(number, question.name, question.rdtype), time.monotonic())
+        while (deadline := validator.deadline()) is not None:
+            select.select([validator], [], [], max(0.0, deadline - time.monotonic()))
+            answers |= {answer.request: answer for answer in validator.answered(time.monotonic())}
+        return [answers[number] for number in range(len(questions))], validator.found
 
 
 class _Collector(Validator):
@@ -67,9 +88,10 @@ class _Collector(Validator):
         answer = super()._judge(lookup, result)
         if answer.outcome in (Outcome.SECURE, Outcome.DENIED):
             octets = bytes(self._ffi.buffer(result.answer_packet, result.answer_len))
-            # The library made this message of what it validated; should we not read it, we know of no signature.
-            with suppress(dns.exception.DNSException, ValueError):
+            try:
                 self.found |= set(_signatures(dns.message.from_wire(octets)))
+            except (dns.exception.DNSException, ValueError):
+                return replace(answer, outcome=Outcome.ERROR, rdata=(), ttl=0, reason="its signatures cannot be read")
         return answer
 
 
@@ -78,15 +100,6 @@ def _signatures(message: dns.message.Message) -> Iterable[Signature]:
         if rrset.rdtype == dns.rdatatype.RRSIG:
             for rrsig in rrset:
                 covered = dns.rdatatype.to_text(rrsig.type_covered)
-                yield Signature(rrset.name.to_text(), covered, rrsig.signer.to_text(), float(rrsig.expiration))
-
-
-def _resolve(configuration: Configuration, questions: Sequence[Lookup]) -> tuple[list[Answered], set[Signature]]:
-    answers: dict[int, Answered] = {}
-    with closing(_Collector(configuration)) as validator:
-        for number, question in enumerate(questions):
-            validator.ask(Lookup(number, question.name, question.rdtype), time.monotonic())
-        while (deadline := validator.deadline()) is not None:
-            select.select([validator], [], [], max(0.0, deadline - time.monotonic()))
-            answers |= {answer.request: answer for answer in validator.answered(time.monotonic())}
-        return [answers[number] for number in range(len(questions))], validator.found
+                yield Signature(
+                    rrset.name.to_text(), covered, rrsig.signer.to_text(), float(rrsig.expiration), rrsig.original_ttl
+                )
