@@ -230,14 +230,10 @@ class Front:
         capture.asking = 0
 
     def _make_room(self) -> None:
-        for name, capture in list(self._captures.items()):
-            if capture.until <= self._now and not capture.pending:
-                self._forget(capture)
-                del self._captures[name]
-        for name, capture in itertools.islice(list(self._captures.items()), len(self._captures) - MAX_KNOWN + 1):
-            if not capture.pending:
-                self._forget(capture)
-                del self._captures[name]
+        """Forget the oldest name of those for which nobody waits: there is one, since fewer questions are under way."""
+        oldest = next(capture for capture in self._captures.values() if not capture.pending)
+        self._forget(oldest)
+        del self._captures[oldest.name]
 
     # --- answers ---
 
