@@ -2,7 +2,9 @@
 
 import threading
 import time
+from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address
+from select import select
 
 import dns.edns
 import dns.flags
@@ -10,12 +12,13 @@ import dns.message
 import dns.name
 import dns.query
 import dns.rcode
+import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 import pytest
 
 from hushwire.daemon import front
-from hushwire.daemon.unbound import Configuration
+from hushwire.daemon.unbound import Configuration, Fetched, Validator
 from hushwire.lab.dns import SignedWorld
 from hushwire.lab.resolving import (
     Node,
@@ -29,6 +32,7 @@ from hushwire.lab.resolving import (
     resolving,
     trusting,
 )
+from hushwire.names.message import Question
 
 V4, V6, OTHER = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"), IPv4Address("192.0.2.9")
 RULED = "alice.example"
@@ -180,6 +184,28 @@ def test_any_has_no_address_of_a_name_with_a_rule(shared: Resolver) -> None:
     assert rdatas(answer, "MX")
     assert not rdatas(answer) | rdatas(answer, "AAAA")
     assert rdatas(shared.ask("plain.bob.example", "ANY", tcp=True))
+
+
+@pytest.mark.parametrize("rdclass", ["ANY", "CH", "NONE"])
+def test_a_class_but_in_has_no_address_of_a_name_with_a_rule(shared: Resolver, rdclass: str) -> None:
+    shared.ask("refused.alice.example")
+    query = dns.message.make_query("refused.alice.example", "A", rdclass=rdclass)
+    octets = shared.datagram(query.to_wire(), timeout=5)
+    assert V4.packed not in octets
+    assert octets[3] & 15 == dns.rcode.REFUSED
+
+
+def test_control_the_upstream_tells_addresses_with_class_any(signed: SignedWorld) -> None:
+    """So it is the front that does not."""
+    name = dns.name.from_text("refused.alice.example").to_wire()
+    fetched: list[Fetched] = []
+    with closing(Validator(trusting(signed))) as validator:
+        for rdclass in (dns.rdataclass.IN, dns.rdataclass.ANY):
+            validator.fetch(Question(name, dns.rdatatype.A, rdclass), time.monotonic(), fetched.append)
+            while (deadline := validator.deadline()) is not None:
+                select([validator], [], [], max(0.0, deadline - time.monotonic()))
+                validator.answered(time.monotonic())
+    assert [V4.packed in each.packet for each in fetched] == [True, True]
 
 
 def test_addresses_that_come_along_do_not_get_round_a_rule(signed: SignedWorld) -> None:

@@ -72,14 +72,15 @@ class Front:
             return
         waiter = _Waiter(query, message.largest_reply(query) if udp else message.TCP_LARGEST, reply)
         question = query.question
-        if question.rdtype in (message.AXFR, message.IXFR, message.OPT):
+        # With class ANY, too, the upstream would tell addresses.
+        if question.rdclass != IN or question.rdtype in (message.AXFR, message.IXFR, message.OPT):
             reply(message.write_error(query, message.REFUSED))
             return
         known = self._known.get(question)
         if known is not None and known.until <= now:
             known = None
         capture = None
-        if question.rdtype in (A, AAAA) and question.rdclass == IN:
+        if question.rdtype in (A, AAAA):
             try:
                 capture = self._capture(question.name)
                 if capture is None and known is not None and known.end:
@@ -255,7 +256,7 @@ class Front:
 
     def _ruled_end(self, question: Question, answer: Answer) -> bytes:
         """Of the aliases that led to addresses, the first that a rule speaks of; empty if none does."""
-        if question.rdtype not in (A, AAAA) or question.rdclass != IN:
+        if question.rdtype not in (A, AAAA):
             return b""
         aliases, _ = message.chain(question, answer)
         return next((alias.rdata for alias in aliases if self._ruled(alias.rdata)), b"")
