@@ -1,5 +1,6 @@
 """Upstreams by TLS: a server with a certificate of the lab's own, in front of a real knotd."""
 
+import errno
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from hushwire.daemon import dot
 from hushwire.daemon.unbound import Configuration, UnboundError, Validator
 from hushwire.events import Answered, Lookup, Outcome
 from hushwire.lab.dns import SignedWorld
@@ -145,6 +147,26 @@ def test_a_server_that_goes_and_comes_back(signed: SignedWorld, certificate: Pat
             while ask(validator, Lookup(3, "mail.bob.example", A))[0].outcome is not Outcome.SECURE:
                 assert time.monotonic() < end, "it never recovered"
                 time.sleep(0.2)
+
+
+@pytest.mark.parametrize("ipv6", [False, True])
+def test_a_host_without_ipv6(signed: SignedWorld, monkeypatch: pytest.MonkeyPatch, ipv6: bool) -> None:
+    """It has no answer, and goes on.  Control: with IPv6 nobody is there."""
+    ask_for = socket.socket
+
+    def refuse(family: int, kind: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return ask_for(family, kind)
+
+    if not ipv6:
+        monkeypatch.setattr(dot.socket, "socket", refuse)
+    forward = (f"::1@{free_port()}#{NAME}",)
+    with closing(Validator(Configuration(str(signed.anchor_path), forward=forward, timeout=1.5))) as validator:
+        for number in range(2):
+            assert ask(validator, Lookup(number, "plain.bob.example", A))[0].outcome is Outcome.ERROR
+        failure = validator._upstreams[0].failure
+        assert failure == ("Connection refused" if ipv6 else "Address family not supported by protocol")
 
 
 @pytest.mark.parametrize(

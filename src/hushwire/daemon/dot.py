@@ -63,21 +63,24 @@ class TlsUpstream:
     def serve(self, now: float) -> None:
         """Pass on what has come, either way."""
         questions = self._questions()
-        if self._connection is None:
-            if not questions or now < self._not_before:
-                return
-            self._connection = _Connection(self._server, self.name, self._context, now + HANDSHAKE)
-            self._poll.register(self._connection.sock, select.EPOLLIN)
         try:
+            if self._connection is None:
+                if not questions or now < self._not_before:
+                    return
+                # Where there is no IPv6, not even the socket can be had.
+                self._connection = _Connection(self._server, self.name, self._context, now + HANDSHAKE)
+                self._poll.register(self._connection.sock, select.EPOLLIN)
             for answer in self._connection.exchange(questions, now):
                 self._answer(answer)
         except OSError as error:
+            standing = self._connection is not None and self._connection.standing
             failure = getattr(error, "verify_message", "") or error.strerror or str(error)
-            self.failure = "" if self._connection.standing else failure
+            self.failure = "" if standing else failure
             self._not_before = now + PAUSE if self.failure else now
-            # Closed, it leaves the poll by itself.
-            self._connection.sock.close()
-            self._connection = None
+            if self._connection is not None:
+                # Closed, it leaves the poll by itself.
+                self._connection.sock.close()
+                self._connection = None
             return
         self.failure = "" if self._connection.standing else self.failure
         self._poll.modify(self._connection.sock, self._connection.awaited)
