@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+import click
 import dns.message
 import dns.query
 import dns.rcode
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from hushwire.cli.dns import dns as noun
 from hushwire.cli.key import TYPES, key, read_public
+from hushwire.cli.options import forward
 from hushwire.crypto.keys import KeyKind, PrivateKey
 from hushwire.lab.dns import SignedWorld
 from hushwire.lab.resolving import Upstream
@@ -190,9 +192,36 @@ def test_check_says_each_outcome(world: SignedWorld) -> None:
     ("arguments", "reason"),
     [
         (("--anchor", "/nonexistent"), "No such file"),
-        (("--forward", "nonsense"), "forward nonsense"),
+        (("--forward", "nonsense"), "'nonsense' is no address"),
+        (("--forward", "dns.google@853#dns.google"), "'dns.google' is no address"),
+        (("--forward", "dns.google@853#"), "'dns.google' is no address"),
+        (("--forward", "9.9.9.9@x#dns.example"), "'9.9.9.9@x' has no port after its @"),
+        (("--forward", "9.9.9.9@853#"), "is not a text"),
+        (("--forward", "9.9.9.9@853#b..c"), "empty label"),
         (("--timeout", "0"), "range"),
     ],
 )
 def test_check_refuses(arguments: tuple[str, ...], reason: str) -> None:
     assert reason in refused(run("check", "alice.example", *arguments))
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("9.9.9.9", "9.9.9.9@53"),
+        ("9.9.9.9@5353", "9.9.9.9@5353"),
+        ("2620:fe::fe#DNS.Quad9.net", "2620:fe::fe@853#dns.quad9.net"),
+        ("127.0.0.1@8853#dns.example", "127.0.0.1@8853#dns.example"),
+    ],
+)
+def test_a_resolver_is_said_as_in_the_configuration(said: str, meant: str) -> None:
+    assert forward(said) == meant
+
+
+@pytest.mark.parametrize("command", [noun, key])
+def test_every_command_that_asks_a_resolver_reads_it_so(command: click.Group) -> None:
+    asking = [option for each in command.commands.values() for option in each.params if option.name == "forward"]
+    assert asking
+    for option in asking:
+        with pytest.raises(click.BadParameter, match="no port"):
+            option.type.convert("9.9.9.9@x#y", option, None)

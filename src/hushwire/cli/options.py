@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from hushwire.config import value
 from hushwire.daemon.credential import Credential, read_sig0, read_tsig
 from hushwire.daemon.keyfile import KeyFileError
 from hushwire.daemon.unbound import DEFAULT_ANCHOR, Configuration
@@ -47,14 +48,23 @@ def server(text: str) -> Server:
         raise click.BadParameter(str(error)) from None
 
 
+def forward(text: str) -> str:
+    """As [dns] forward has it: ADDRESS, ADDRESS@PORT, and #NAME after it for TLS."""
+    try:
+        found = value.server(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return f"{found.address}@{found.port}{'#' if found.tls else ''}{found.tls}"
+
+
 FILE = click.Path(path_type=Path)
 ADDRESS = click.option("--address", "addresses", type=address, multiple=True, metavar="ADDRESS",
                        help="An address of the host.")  # fmt: skip
 ANCHOR = click.option(
     "--anchor", default=DEFAULT_ANCHOR, show_default=True, help="File of trusted DS or DNSKEY records."
 )
-FORWARD = click.option("--forward", multiple=True, metavar="ADDRESS@PORT",
-                       help="A resolver to ask, in place of recursion.")  # fmt: skip
+FORWARD = click.option("--forward", type=forward, multiple=True, metavar="ADDRESS[@PORT][#NAME]",
+                       help="A resolver to ask, in place of recursion; with #NAME by TLS.")  # fmt: skip
 TIMEOUT = click.option("--timeout", type=click.FloatRange(0.1, 60), default=5.0, show_default=True, help="Seconds.")
 
 UPDATES = (
