@@ -6,7 +6,6 @@ both; every other passes.  Nothing waits in turn, so a slow name delays no other
 """
 
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -52,11 +51,10 @@ class Front:
         self._numbers = itertools.count(1)
         self._known: dict[Question, _Known] = {}
         self._pending: dict[Question, _Pending] = {}
+        """In the order of their ends, since all have the same patience."""
         self._captures: dict[str, _Capture] = {}
         self._asked: dict[int, _Capture] = {}
         """Captures that wait for a Release, by its number."""
-        self._ends: deque[tuple[float, _Pending]] = deque()
-        """When whose patience ends, the soonest first."""
         self._waiting = 0
         """How many programs wait."""
         self._now = 0.0
@@ -112,15 +110,13 @@ class Front:
 
     def deadline(self) -> float | None:
         """When expire() has something to do; None: never."""
-        while self._ends and self._ends[0][1].over:
-            self._ends.popleft()
-        return self._ends[0][0] if self._ends else None
+        oldest = next(iter(self._pending.values()), None)
+        return oldest.end if oldest is not None else None
 
     def expire(self, now: float) -> None:
         """Tell those who have waited too long."""
         self._now = now
-        while (end := self.deadline()) is not None and end <= now:
-            pending = self._ends[0][1]
+        while (pending := next(iter(self._pending.values()), None)) is not None and pending.end <= now:
             if capture := pending.capture:
                 self._forget(capture)
             self._refuse(pending, message.OTHER, f"no answer in {PATIENCE:g} s")
@@ -137,8 +133,7 @@ class Front:
         if pending is not None:
             pending.waiters.append(waiter)
             return
-        pending = self._pending[question] = _Pending(question, capture, known, [waiter])
-        self._ends.append((self._now + PATIENCE, pending))
+        pending = self._pending[question] = _Pending(question, self._now + PATIENCE, capture, known, [waiter])
         if capture is not None:
             capture.pending.append(pending)
             self._use(capture)
@@ -384,6 +379,8 @@ class _Pending:
     """A question that the upstream or the node has not answered yet."""
 
     question: Question
+    end: float
+    """When those who wait are told SERVFAIL."""
     capture: _Capture | None
     known: _Known | None
     waiters: list[_Waiter]
