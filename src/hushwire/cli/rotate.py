@@ -18,6 +18,8 @@ from hushwire.cli.options import FILE, Updates, name, takes_updates
 from hushwire.crypto.keys import PrivateKey, PublicKey
 from hushwire.daemon.control import ControlError, ask
 from hushwire.daemon.keyfile import KeyFileError, read_private
+from hushwire.daemon.signatures import resolve_signed
+from hushwire.daemon.unbound import UnboundError
 from hushwire.daemon.update import Primary, UpdateError, validated
 from hushwire.events import Answered, Lookup, Outcome
 from hushwire.names.binding import questions
@@ -123,8 +125,7 @@ class Rotation:
             max(there.ttl for there in published.prerequisites), IPSECKEY in types, TLSA in types, margin,
         )  # fmt: skip
         # The server was asked without authentication, and a wait must not become shorter by a lie.
-        signed_ttl = max(answer.ttl for answer in self._ask(rollover))
-        rollover = replace(rollover, ttl=max(rollover.ttl, signed_ttl))
+        rollover = replace(rollover, ttl=max(rollover.ttl, self._signed_ttl(rollover)))
         # Whether the new key can be published at all is known before anything is written.
         self._wanted(rollover, {old, new.public})
         if rollover.old not in self.seen(rollover).everywhere:
@@ -178,18 +179,23 @@ class Rotation:
 
     def _ask(self, rollover: Rollover) -> list[Answered]:
         """The validated answers about the sets that this host publishes keys in."""
-        asked = [
-            (owner, rdtype)
-            for owner, rdtype in questions(rollover.name)
-            if (rdtype == IPSECKEY and rollover.whole) or (rdtype == TLSA and rollover.fingerprints)
-        ]
-        numbered = [Lookup(number, *question) for number, question in enumerate(asked)]
-        answers = validated(self.primary.configuration, numbered)
+        answers = validated(self.primary.configuration, _questions(rollover))
         for answer in answers:
             if answer.outcome not in (Outcome.SECURE, Outcome.DENIED):
                 because = f" ({answer.reason})" if answer.reason else ""
                 raise UpdateError(f"{RECORD_TYPES[answer.rdtype]} of {answer.name}: {answer.outcome.value}{because}")
         return answers
+
+    def _signed_ttl(self, rollover: Rollover) -> int:
+        """Seconds that resolvers may hold those sets, as their signatures have it: what an answer says may be less.
+
+        It is the rest of a forwarder's cache, and our own validator's cache has a limit that others do not have.
+        """
+        try:
+            _, signatures = resolve_signed(self.primary.configuration, _questions(rollover))
+        except UnboundError as error:
+            raise UpdateError(str(error)) from None
+        return max((signature.original_ttl for signature in signatures), default=0)
 
     def _step(self, rollover: Rollover) -> Rollover:
         """One step, from a reading that allows it to a reading that shows it."""
@@ -271,6 +277,16 @@ def _alone(file: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _questions(rollover: Rollover) -> list[Lookup]:
+    """About the sets that this host publishes keys in."""
+    asked = [
+        (owner, rdtype)
+        for owner, rdtype in questions(rollover.name)
+        if (rdtype == IPSECKEY and rollover.whole) or (rdtype == TLSA and rollover.fingerprints)
+    ]
+    return [Lookup(number, *question) for number, question in enumerate(asked)]
 
 
 def _beside(file: Path, suffix: str) -> Path:
