@@ -6,7 +6,7 @@ from struct import pack
 
 import pytest
 
-from hushwire.daemon.front import MAX_KNOWN, PATIENCE, Front, _Pending
+from hushwire.daemon.front import MAX_KNOWN, MAX_QUESTIONS, PATIENCE, Front, _Pending
 from hushwire.daemon.unbound import Fetched
 from hushwire.events import Asked, Release, Verdict
 from hushwire.names import message
@@ -22,7 +22,8 @@ def test_more_names_that_a_rule_speaks_of_than_are_remembered(step: float) -> No
         stage.now = number * step
         stage.front.expire(stage.now)
         stage.ask(number, message.A)
-        stage.front.release(Release(stage.told[-1].request, Verdict.REFUSE, reason="no"), stage.now)
+        stage.release(Verdict.REFUSE)
+        stage.answer(ttl=0)
     assert len(stage.replies) == len(stage.told) == MAX_KNOWN + 2
     # The last is still known, and the first is asked for anew.
     stage.ask(MAX_KNOWN + 1, message.AAAA)
@@ -45,6 +46,19 @@ def test_questions_that_have_ended_are_not_held_by_one_that_has_not() -> None:
     assert (len(stage.replies), stage.front.deadline()) == (50, None)
 
 
+def test_what_is_asked_of_the_upstream_is_bounded_when_the_node_refuses_at_once() -> None:
+    stage = Stage(ruled=True)
+    for number in range(MAX_QUESTIONS + 10):
+        stage.ask(number, message.A)
+        stage.release(Verdict.REFUSE)
+    assert len(stage.replies) == MAX_QUESTIONS + 10
+    assert len(stage.fetches) == MAX_QUESTIONS
+    # There is room again as soon as the upstream has answered one.
+    stage.answer()
+    stage.ask(MAX_QUESTIONS + 20, message.A)
+    assert len(stage.fetches) == MAX_QUESTIONS
+
+
 class Stage:
     """A Front, its upstream and its node, who say nothing by themselves."""
 
@@ -63,6 +77,10 @@ class Stage:
         opt = b"\0" + pack("!2HIH", message.OPT, 1232, 0x8000 * dnssec, 0)
         octets = pack("!6H", number & 0xFFFF, message.RD, 1, 0, 0, 1) + question + opt
         self.front.ask(octets, False, self.replies.append, self.now)
+
+    def release(self, verdict: Verdict) -> None:
+        """The last name that the node was asked about."""
+        self.front.release(Release(self.told[-1].request, verdict, reason="so it says"), self.now)
 
     def answer(self, records: int = 1, rdata: bytes = b"\1x", ttl: int = 300) -> None:
         """The last question."""

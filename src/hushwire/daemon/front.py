@@ -20,7 +20,7 @@ from hushwire.names.name import LABEL, BadName, host_name
 from hushwire.wire.address import IPAddress
 
 MAX_QUESTIONS = 512
-"""Questions of programs under way.  One more is told SERVFAIL."""
+"""Questions of programs under way, and of those to the upstream.  One more is told SERVFAIL."""
 MAX_KNOWN = 4096
 """Answers, and names that the node released, that are remembered."""
 PATIENCE = 8.0
@@ -57,6 +57,8 @@ class Front:
         """Captures that wait for a Release, by its number."""
         self._waiting = 0
         """How many programs wait."""
+        self._fetching = 0
+        """How many answers the upstream owes; nobody may wait for them any more, since the node refused."""
         self._now = 0.0
 
     def ask(self, octets: bytes, udp: bool, reply: Reply, now: float) -> None:
@@ -125,7 +127,7 @@ class Front:
 
     def _wait(self, waiter: "_Waiter", known: "_Known | None", capture: "_Capture | None") -> None:
         question = waiter.query.question
-        if self._waiting >= MAX_QUESTIONS:
+        if max(self._waiting, self._fetching) >= MAX_QUESTIONS:
             waiter.reply(message.write_error(waiter.query, message.SERVFAIL, message.OTHER, "too many questions"))
             return
         self._waiting += 1
@@ -138,9 +140,11 @@ class Front:
             capture.pending.append(pending)
             self._use(capture)
         if known is None:
+            self._fetching += 1
             self._fetch(question, self._now, lambda fetched: self._fetched(pending, fetched))
 
     def _fetched(self, pending: "_Pending", fetched: Fetched) -> None:
+        self._fetching -= 1
         known = pending.known = self._judge(pending.question, fetched)
         if known.end and pending.capture is None and not pending.over:
             # A rule speaks of the name that an alias led to, and of the alias none does.
