@@ -1,9 +1,11 @@
 """The resolver that programs ask, on real sockets: what passes unharmed, what is not answered, and every limit."""
 
+import select
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 import dns.edns
@@ -31,6 +33,7 @@ from hushwire.lab.resolving import (
     resolving,
     trusting,
 )
+from hushwire.wire.address import Endpoint
 
 V4, V6, OTHER = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"), IPv4Address("192.0.2.9")
 RULED = "alice.example"
@@ -244,6 +247,83 @@ def test_many_questions_on_one_connection_each_as_soon_as_it_can(shared: Resolve
         assert stream.read() == b""
     assert {answer.id for answer in answers} == {query.id for query in queries}
     assert answers[-1].id == queries[0].id
+
+
+class Waiting(front.Front):
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda name: False, lambda question, now, take: None, lambda asked: None)
+        self.replies: list[partial[None]] = []
+
+    def ask(self, octets: bytes, udp: bool, reply: front.Reply, now: float) -> None:
+        self.replies.append(partial(reply, octets[:2] + b"\x80" + octets[3:]))
+
+    def answer(self, count: int) -> None:
+        due, self.replies = self.replies[:count], self.replies[count:]
+        for reply in due:
+            reply()
+
+
+@contextmanager
+def listening() -> Iterator[tuple[Waiting, listener.Listener, socket.socket]]:
+    """A listener whose time and answers are ours, and a connection to it."""
+    udp, server = listener.open_sockets([Endpoint(IPv4Address("127.0.0.1"), free_port())])
+    udp.close()
+    it = listener.Listener([server], waiting := Waiting())
+    with closing(it), server, socket.create_connection(server.getsockname(), 5) as sock:
+        yield waiting, it, sock
+
+
+def turns(it: listener.Listener, now: float, until: Callable[[], bool] = lambda: False) -> None:
+    """Until then, or until nothing has happened for a moment."""
+    for _ in range(200):
+        if until() or not (it.deadline() == 0.0 or select.select([it], [], [], 0.1)[0]):
+            return
+        it.serve(now)
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_who_asks_no_more_has_all_answers(monkeypatch: pytest.MonkeyPatch, guard: str) -> None:
+    """The control forgets what it has read and not asked: more than may be under way, when all are answered at once."""
+    if guard == "out":
+        over = property(lambda connection: connection.ended and not connection.asking and not connection.unsent)
+        monkeypatch.setattr(listener._Connection, "over", over)
+    count = listener.MAX_PIPELINED + 6
+    with listening() as (waiting, it, sock):
+        sock.sendall(framed(*(dns.message.make_query("plain.bob.example", "A", id=n).to_wire() for n in range(count))))
+        sock.shutdown(socket.SHUT_WR)
+        turns(it, 0.0, lambda: len(waiting.replies) == listener.MAX_PIPELINED)
+        waiting.answer(1)
+        turns(it, 0.0)
+        assert len(waiting.replies) == listener.MAX_PIPELINED
+        while waiting.replies:
+            waiting.answer(listener.MAX_PIPELINED)
+            turns(it, 0.0)
+        sock.settimeout(0.5)
+        with sock.makefile("rb") as stream:
+            lengths = iter(lambda: int.from_bytes(stream.read(2), "big"), 0)
+            answers = [stream.read(length)[:2] for length in lengths]
+    assert len(answers) == (count if guard == "in" else listener.MAX_PIPELINED + 1)
+
+
+@pytest.mark.parametrize(("answered", "lives"), [(True, True), (False, False)])
+def test_an_answer_is_a_sign_of_life(answered: bool, lives: bool) -> None:
+    """Control: without one the connection is closed after its time."""
+    with listening() as (waiting, it, sock):
+        sock.sendall(framed(dns.message.make_query("plain.bob.example", "A").to_wire()))
+        turns(it, 0.0, lambda: bool(waiting.replies))
+        if answered:
+            waiting.answer(1)
+            it.serve(listener.IDLE - 1)
+            assert read_framed(sock)
+        it.serve(listener.IDLE + 1)
+        sock.settimeout(0.2)
+        if lives:
+            with pytest.raises(TimeoutError):
+                sock.recv(1)
+            it.serve(2 * listener.IDLE)
+        assert sock.recv(1) == b""
 
 
 @pytest.mark.parametrize("guard", ["in", "out"])

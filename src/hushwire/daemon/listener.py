@@ -63,8 +63,8 @@ class Listener:
         self._sockets = {sock.fileno(): sock for sock in sockets}
         self._connections: dict[int, _Connection] = {}
         """Those least lately used first."""
-        self._behind: list[_Connection] = []
-        """Those with questions that were not read for there being too many under way."""
+        self._answered: set[_Connection] = set()
+        """Those that had an answer: they are not idle, and may have questions not taken for too many under way."""
         for sock in sockets:
             # Nothing is lost where a listening connection is not taken up at once: its questions wait in the kernel.
             self._poll.register(sock, select.EPOLLIN)
@@ -74,7 +74,7 @@ class Listener:
 
     def deadline(self) -> float | None:
         """Monotonic time at which serve() has something to do even if nothing arrives; None: never."""
-        if self._behind:
+        if self._answered:
             return 0.0
         ends = [end for end in (self.front.deadline(), self._idle_end()) if end is not None]
         return min(ends, default=None)
@@ -88,11 +88,11 @@ class Listener:
                 self._datagrams(self._sockets[descriptor], now)
             else:
                 self._accept(self._sockets[descriptor], now)
-        behind, self._behind = self._behind, []
-        for connection in behind:
+        self.front.expire(now)
+        answered, self._answered = self._answered, set()
+        for connection in answered:
             if not connection.closed:
                 self._converse(connection, 0, now)
-        self.front.expire(now)
         while (end := self._idle_end()) is not None and end <= now:
             self._close(next(iter(self._connections.values())))
 
@@ -147,11 +147,10 @@ class Listener:
             self._watch(connection)
 
     def _answer(self, connection: "_Connection", octets: bytes) -> None:
-        if connection.asking == MAX_PIPELINED:
-            self._behind.append(connection)
         connection.asking -= 1
         if connection.closed:
             return
+        self._answered.add(connection)
         try:
             connection.unsent += len(octets).to_bytes(2, "big") + octets
             connection.write()
@@ -197,7 +196,12 @@ class _Connection:
     @property
     def over(self) -> bool:
         """Nothing more will be said by either."""
-        return self.ended and not self.asking and not self.unsent
+        return self.ended and not self.asking and not self.unsent and not self._whole
+
+    @property
+    def _whole(self) -> bool:
+        """There is a question to be taken."""
+        return len(self._unread) >= 2 and len(self._unread) >= 2 + int.from_bytes(self._unread[:2], "big")
 
     def read(self, ended: bool) -> None:
         """`ended`: in both directions.  Raises OSError when the other end is gone."""
@@ -210,12 +214,10 @@ class _Connection:
 
     def question(self) -> bytes | None:
         """The next whole one.  Raises OSError if it is too long."""
-        if len(self._unread) < 2:
-            return None
-        length = int.from_bytes(self._unread[:2], "big")
+        length = int.from_bytes(self._unread[:2], "big") if len(self._unread) >= 2 else 0
         if length > MAX_QUERY:
             raise ConnectionResetError
-        if len(self._unread) < 2 + length:
+        if not self._whole:
             return None
         octets = bytes(self._unread[2 : 2 + length])
         del self._unread[: 2 + length]
