@@ -1,18 +1,22 @@
 """That what the front holds is bounded, whoever asks and however often: a Front by itself, no sockets, no waiting."""
 
 import gc
+import tracemalloc
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from struct import pack
 
 import pytest
 
-from hushwire.daemon.front import MAX_KNOWN, MAX_QUESTIONS, PATIENCE, Front, _Pending
+from hushwire.daemon import front
+from hushwire.daemon.front import MAX_KNOWN, MAX_QUESTIONS, PATIENCE, REMEMBERED, Front, _Pending
 from hushwire.daemon.unbound import Fetched
 from hushwire.events import Asked, Release, Verdict
 from hushwire.names import message
 from hushwire.names.message import IN, Question
 
 TXT = 16
+V4 = IPv4Address("192.0.2.1")
 
 
 @pytest.mark.parametrize("step", [0.0, 0.01, 10.0], ids=["at once", "some expire", "one by one"])
@@ -59,6 +63,64 @@ def test_what_is_asked_of_the_upstream_is_bounded_when_the_node_refuses_at_once(
     assert len(stage.fetches) == MAX_QUESTIONS
 
 
+SHAPES = {
+    "large records": (60, 1, b"\xff" + bytes(255) * 240),
+    "many records": (6, 2000, b"\3abc"),
+    "small answers": (4000, 1, b"\3abc"),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bounded", [True, False])
+def test_answers_are_remembered_within_so_many_octets(
+    shape: str, bounded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for with DNSSEC's records and without; the control: without a bound they take more than that."""
+    monkeypatch.setattr(front, "MAX_OCTETS", 4 << 20 if bounded else 1 << 40)
+    names, records, rdata = SHAPES[shape]
+    stage = Stage()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(names):
+            stage.ask(number, TXT)
+            stage.answer(records, rdata)
+            stage.ask(number, TXT, dnssec=True)
+            assert not stage.fetches, "the newest is not remembered"
+            stage.replies.clear()
+        gc.collect()
+        most = tracemalloc.get_traced_memory()[0]
+        assert most > 1 << 20
+        assert (most < 4 << 20) is bounded
+        # What is too old is forgotten, though nobody asks for it again.
+        stage.front.expire(REMEMBERED)
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("ruled", [True, False])
+def test_an_answer_that_waits_for_the_node_has_a_bound(ruled: bool) -> None:
+    """Programs may have so many wait; the control: that of a name without a rule waits for nobody, and passes."""
+    stage = Stage(ruled)
+    stage.ask(1, message.A)
+    stage.answer(1000, V4.packed)
+    if ruled:
+        stage.release(Verdict.PASS)
+    (reply,) = stage.replies
+    assert (reply[3] & 15, reply[6:8]) == ((2, bytes(2)) if ruled else (0, (1000).to_bytes(2, "big")))
+
+
+def test_addresses_that_the_node_has_chosen_are_told_of_a_name_with_too_many() -> None:
+    stage = Stage(ruled=True)
+    stage.ask(1, message.A)
+    stage.answer(1000, V4.packed)
+    stage.release(Verdict.ONLY, V4)
+    (reply,) = stage.replies
+    assert (reply[3] & 15, reply[6:8], reply.count(V4.packed)) == (0, b"\0\1", 1)
+
+
 class Stage:
     """A Front, its upstream and its node, who say nothing by themselves."""
 
@@ -78,9 +140,9 @@ class Stage:
         octets = pack("!6H", number & 0xFFFF, message.RD, 1, 0, 0, 1) + question + opt
         self.front.ask(octets, False, self.replies.append, self.now)
 
-    def release(self, verdict: Verdict) -> None:
+    def release(self, verdict: Verdict, *addresses: IPv4Address) -> None:
         """The last name that the node was asked about."""
-        self.front.release(Release(self.told[-1].request, verdict, reason="so it says"), self.now)
+        self.front.release(Release(self.told[-1].request, verdict, addresses, reason="so it says"), self.now)
 
     def answer(self, records: int = 1, rdata: bytes = b"\1x", ttl: int = 300) -> None:
         """The last question."""

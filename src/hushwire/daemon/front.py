@@ -5,11 +5,11 @@ node's word about a name by Asked and Release.  A question about addresses of a 
 both; every other passes.  Nothing waits in turn, so a slow name delays no other.
 """
 
-import itertools
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import count, takewhile
 from math import inf
 
 from hushwire.daemon.unbound import Fetched
@@ -23,6 +23,10 @@ MAX_QUESTIONS = 512
 """Questions of programs under way, and of those to the upstream.  One more is told SERVFAIL."""
 MAX_KNOWN = 4096
 """Answers, and names that the node released, that are remembered."""
+MAX_OCTETS = 32 << 20
+"""Of memory for the answers that are remembered."""
+LARGEST_RULED = 128 << 10
+"""Octets of memory for an answer that may have to wait for the node: more than 200 addresses, where it uses 16."""
 PATIENCE = 8.0
 """Seconds until a program is told SERVFAIL, whoever has not answered."""
 REMEMBERED = 5.0
@@ -48,8 +52,11 @@ class Front:
         """A name in wire form to text, if a rule speaks of it; else to an empty one."""
         self._fetch = fetch
         self._tell = tell
-        self._numbers = itertools.count(1)
+        self._numbers = count(1)
         self._known: dict[Question, _Known] = {}
+        """The newest last."""
+        self._octets = 0
+        """Of memory for those."""
         self._pending: dict[Question, _Pending] = {}
         """In the order of their ends, since all have the same patience."""
         self._captures: dict[str, _Capture] = {}
@@ -116,8 +123,15 @@ class Front:
         return oldest.end if oldest is not None else None
 
     def expire(self, now: float) -> None:
-        """Tell those who have waited too long."""
+        """Tell those who have waited too long, and forget what is too old.
+
+        Call it before `fetch` hands over what has come, too: that comes without a time of its own.
+        """
         self._now = now
+        for question in list(
+            takewhile(lambda question: self._known[question].arrived + REMEMBERED <= now, self._known)
+        ):
+            self._drop(question)
         while (pending := next(iter(self._pending.values()), None)) is not None and pending.end <= now:
             if capture := pending.capture:
                 self._forget(capture)
@@ -156,13 +170,21 @@ class Front:
             if pending.capture is not None:
                 pending.capture.pending.append(pending)
         if known.until > self._now:
-            if len(self._known) >= MAX_KNOWN:
-                del self._known[next(iter(self._known))]
-            # The newest last, so that the oldest goes first.
-            self._known.pop(pending.question, None)
-            self._known[pending.question] = known
+            self._remember(pending.question, known)
         if not pending.over:
             self._advance(pending)
+
+    def _remember(self, question: Question, known: "_Known") -> None:
+        """The oldest make room."""
+        self._drop(question)
+        self._known[question] = known
+        self._octets += known.octets
+        while len(self._known) > MAX_KNOWN or self._octets > MAX_OCTETS:
+            self._drop(next(iter(self._known)))
+
+    def _drop(self, question: Question) -> None:
+        if (known := self._known.pop(question, None)) is not None:
+            self._octets -= known.octets
 
     def _advance(self, pending: "_Pending") -> None:
         """Answer all who wait for this, if what they wait for has come."""
@@ -249,6 +271,8 @@ class Front:
             rcode = message.SERVFAIL if answer is None else answer.rcode
             return _Known(Answer(rcode), self._now, self._now, code, reason)
         end = self._ruled_end(question, answer)
+        if (end or (question.rdtype in (A, AAAA) and self._ruled(question.name))) and _octets(answer) > LARGEST_RULED:
+            return _Known(Answer(message.SERVFAIL), self._now, self._now, message.OTHER, "too many addresses")
         answer = self._without_ways_round(question, answer)
         lasting = 0.0 if fetched.bogus else min(REMEMBERED, answer.ttl)
         return _Known(answer, self._now, self._now + lasting, message.BOGUS if fetched.bogus else None, reason, end)
@@ -345,6 +369,10 @@ class _Known:
     bodies: dict[tuple[bool, tuple[IPAddress, ...] | None], Body] = field(default_factory=dict)
     """As written for those who asked for DNSSEC and who did not; all of it, or only what a Release lets through."""
 
+    @property
+    def octets(self) -> int:
+        return _octets(self.answer)
+
     def failed(self, checking_disabled: bool) -> bool:
         """Whether it may not be passed on.  RFC 4035 s3.2.2: with CD, who asks validates, and gets what was found."""
         return self.code is not None and not (
@@ -356,7 +384,7 @@ class _Known:
         if body is None:
             answer = self.answer if only is None else _restricted(question, self, only)
             body = message.write_body(question, answer, dnssec)
-            if len(self.bodies) >= 4:
+            if len(self.bodies) >= 2:
                 self.bodies.clear()
             self.bodies[dnssec, only] = body
         return body
@@ -389,6 +417,12 @@ class _Pending:
     known: _Known | None
     waiters: list[_Waiter]
     over: bool = False
+
+
+def _octets(answer: Answer) -> int:
+    """Of memory at most, as records and as two bodies; a record of a few octets is many objects."""
+    records = (*answer.answer, *answer.authority, *answer.additional)
+    return 1024 + sum(512 + 3 * (len(record.owner) + len(record.rdata)) for record in records)
 
 
 def _restricted(question: Question, known: _Known, only: tuple[IPAddress, ...]) -> Answer:
