@@ -8,8 +8,10 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 
-from hushwire.daemon import plane
+from hushwire.daemon.channel import Channel, ChannelClosed
+from hushwire.daemon.plane import Worker
 from hushwire.linux.sockets import raw_socket
 from hushwire.linux.tun import Tun
 
@@ -36,7 +38,9 @@ def main(channel: int, mtu: int, near: str, far: str) -> None:
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
-    plane.main(tun.fileno(), [udp.detach()], channel, [raw.detach()])
+    both_ways = Channel(socket.socket(fileno=channel))
+    with suppress(ChannelClosed):
+        Worker(tun.fileno(), [udp], both_ways, both_ways, [raw]).run()
 
 
 if __name__ == "__main__":

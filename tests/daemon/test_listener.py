@@ -22,6 +22,7 @@ from hushwire.daemon import front, listener, unbound
 from hushwire.daemon.unbound import Configuration
 from hushwire.lab.dns import BOGUS, SignedWorld
 from hushwire.lab.namespaces import free_port
+from hushwire.lab.peer import eventually
 from hushwire.lab.resolving import (
     TYPES,
     Node,
@@ -150,15 +151,6 @@ def test_a_dead_upstream_and_its_recovery(signed: SignedWorld) -> None:
         with Upstream(forward, port):
             assert eventually(lambda: rdatas(it.ask("plain.bob.example")) == {str(V4)}, 30)
             assert eventually(lambda: rdatas(it.ask(RULED)) == {str(V4)}, 30)
-
-
-def eventually(true: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if true():
-            return True
-        time.sleep(0.2)
-    return False
 
 
 def test_an_answer_is_not_answered(shared: Resolver) -> None:
@@ -381,6 +373,11 @@ def test_no_more_questions_under_way_than_are_allowed(
             return
         refused = [dns.message.from_wire(sock.recv(4096)) for _ in range(20)]
         assert {answer.rcode() for answer in refused} == {dns.rcode.SERVFAIL}
+        assert eventually(lambda: it.node.asked, 5)
+        # The node hears of it after those who are refused.
+        end = time.monotonic() + 2
+        while not it.node.asked and time.monotonic() < end:
+            time.sleep(0.01)
         assert len(it.node.asked) == 1
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from hushwire.daemon import parent
 from hushwire.lab.hushwire import Hushwire
 from hushwire.lab.namespaces import Host, end
 from hushwire.lab.peer import eventually
@@ -62,6 +63,22 @@ def holds(pid: int, octets: bytes) -> bool:
             if octets in memory.read(last - first):
                 return True
     return False
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("seed 00112233\n! forged"), "ValueError at test_parent.py:"),
+        (OSError("seed 00112233"), "OSError at test_parent.py:"),
+        (PermissionError(1, "Operation not permitted", "/x\n! forged"),
+         "PermissionError: Operation not permitted at test_parent.py:"),
+    ],
+)  # fmt: skip
+def test_a_process_that_fails_says_where_and_not_with_what(error: Exception, said: str) -> None:
+    with pytest.raises(type(error)) as caught:
+        raise error
+    line, _, number = parent._fault(caught.value).rpartition(":")
+    assert (f"{line}:", number.isdigit()) == (said, True)
 
 
 @pytest.fixture(scope="module")

@@ -339,7 +339,7 @@ class Parent:
             status = 0
         except BaseException as error:
             # A bug of ours: say where, and let the parent start everything anew.
-            Log(name).line(f"! {type(error).__name__}: {error} at {_where(error)}")
+            Log(name).line(f"! {_fault(error)}")
         finally:
             os._exit(status)
 
@@ -497,12 +497,14 @@ def _close_all_but(keep: set[int]) -> None:
                 os.close(descriptor)
 
 
-def _where(error: BaseException) -> str:
-    """The innermost line, without the values in it, which might be secret."""
+def _fault(error: BaseException) -> str:
+    """What kind it is, and its innermost line; of its text only the system's: other values may be secret, or lines."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else "?"
+    where = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else "?"
+    said = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+    return f"{type(error).__name__}{said} at {where}"
 
 
 def user_of(name: str) -> tuple[int, int]:

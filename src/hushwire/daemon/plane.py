@@ -15,7 +15,7 @@ from fcntl import ioctl
 from functools import partial
 from ipaddress import ip_address
 
-from hushwire.daemon.channel import Channel, ChannelClosed
+from hushwire.daemon.channel import Channel
 from hushwire.daemon.entropy import SystemEntropy
 from hushwire.esp.batch import LARGEST, Buffer, Opener, Sealer
 from hushwire.esp.packet import read_packet
@@ -40,16 +40,6 @@ SEGMENT_CONTROL = socket.CMSG_SPACE(4)
 _INT = struct.Struct("=i")
 
 
-def main(tun: int, udp: Sequence[int], channel: int, raw: Sequence[int] = ()) -> None:
-    """The body of the process: descriptors of a TUN with IFF_VNET_HDR, of the sockets, and of the channel."""
-    sockets, bare = ([socket.socket(fileno=descriptor) for descriptor in each] for each in (udp, raw))
-    worker = Worker(tun, sockets, Channel(socket.socket(fileno=channel)), raw=bare)
-    try:
-        worker.run()
-    except ChannelClosed:
-        return
-
-
 class Worker:
     """One plane and its descriptors."""
 
@@ -58,17 +48,19 @@ class Worker:
         tun: int,
         sockets: Sequence[socket.socket],
         channel: Channel,
-        news: Channel | None = None,
-        raw: Sequence[socket.socket] = (),
+        news: Channel,
+        raw: Sequence[socket.socket],
     ) -> None:
-        """Requests come over `channel`; what there is to tell goes out by `news`, or the same way back.  What was held
-        and may go in clear leaves by `raw`, which bear no mark: the kernel has its own say."""
+        """`tun` is of a TUN with IFF_VNET_HDR.  Requests come over `channel`; what there is to tell goes out by `news`.
+
+        What was held and may go in clear leaves by `raw`, which bear no mark: the kernel has its own say.
+        """
         self.plane = Plane(SystemEntropy())
         self.lost: Counter[str] = Counter()
         """What the system would not take, by error."""
         self._sealer, self._opener = Sealer(), Opener()
         self._channel = channel
-        self._news = news or channel
+        self._news = news
         self._sockets = {sock.family: sock for sock in sockets}
         self._raw = {sock.family: sock for sock in raw}
         self._tun = tun

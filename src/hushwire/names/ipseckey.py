@@ -58,11 +58,6 @@ class KeyRecord:
     key: PublicKey
     """The owner's key: records without one have no use here."""
 
-    @property
-    def algorithm(self) -> Algorithm:
-        """The record's algorithm field, which the key decides."""
-        return _key_field(self.key)[0]
-
 
 def read_record(rdata: bytes) -> KeyRecord:
     """RDATA -> KeyRecord, or BadKeyRecord."""
