@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +62,20 @@ def test_a_flood_is_counted() -> None:
         == f"hushwire[node] ike.malformed: {1000 - MOST_OF_A_KIND} more in one second"
     )
     assert log.counts == {"ike.malformed": 1000, "ike.closed": 2}
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_a_time_that_goes_back_begins_no_second(guard: str) -> None:
+    """Row 28.  The control: where it does, each of a stranger's datagrams is a line."""
+    stream = io.StringIO()
+    log = Log("node", stream)
+    for n in range(500):
+        for kind, now in (("ike.malformed", 7.5), ("udp.not-sent", 0.0)):
+            if guard == "out" and int(now) < log._second:
+                log._second = -1
+            log.notice(Notice(kind, (("n", n),)), now)
+    written = len(stream.getvalue().splitlines())
+    assert written == 2 * MOST_OF_A_KIND if guard == "in" else written == 1000
 
 
 def test_nobody_reads_the_log_any_more() -> None:

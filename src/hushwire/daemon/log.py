@@ -26,7 +26,8 @@ class Log:
     def notice(self, notice: Notice, now: float) -> None:
         """One line for one notice, unless there were too many like it within this second."""
         self.counts[notice.kind] += 1
-        if int(now) != self._second:
+        # A time that goes back begins no second: it would let a flood begin anew with each notice.
+        if int(now) > self._second:
             held = {kind: count - MOST_OF_A_KIND for kind, count in self._in_second.items() if count > MOST_OF_A_KIND}
             self._second = int(now)
             self._in_second.clear()
