@@ -1,6 +1,10 @@
 """The channel carries every value of the vocabularies unharmed, and nothing else."""
 
 import os
+import select
+import socket
+import threading
+from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -119,3 +123,93 @@ def test_who_takes_no_descriptors_is_as_good_as_gone(tmp_path: Path) -> None:
 
         with pytest.raises(channel.ChannelClosed):
             fill()
+
+
+# --- Two that talk to each other at once ----------------------------------------------------------------------------
+
+ROUNDS, ANSWERS = 400, 4
+"""What one end says without being asked, and what the other answers to each."""
+PATIENCE = 1.0
+"""Seconds until an end that waits for room gives up, where the two wait for each other."""
+
+
+def ends(timeout: float | None) -> tuple[channel.Channel, channel.Channel]:
+    """Both of a channel whose buffers hold few packets; the second is the one whose `timeout` it is."""
+    pair = channel.pair()
+    near, far = channel.Channel(pair[0], timeout=PATIENCE), channel.Channel(pair[1], timeout=timeout)
+    for sock in pair:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return near, far
+
+
+class Asker(threading.Thread):
+    """Like the resolver: it sends without looking, waits for room, and reads one packet a turn."""
+
+    def __init__(self, end: channel.Channel) -> None:
+        super().__init__()
+        self._end = end
+        self.heard: list[int] = []
+        self.stuck = False
+
+    def run(self) -> None:
+        try:
+            for number in range(ROUNDS):
+                self._end.send(events.Asked(number, "alice.example"))
+                if not number % 32 and select.select([self._end], [], [], 0)[0]:
+                    self._hear()
+            while len(self.heard) < ROUNDS * ANSWERS and select.select([self._end], [], [], 5)[0]:
+                self._hear()
+        except channel.ChannelClosed:
+            self.stuck = True
+
+    def _hear(self) -> None:
+        self.heard += [lookup.request for lookup in self._end.receive()]
+
+
+def answer_all(end: channel.Channel, *, post: bool) -> None:
+    """Like the node: each of four answers in a packet of its own.  Raises ChannelClosed where it waited too long."""
+    say = end.post if post else end.send
+    heard = 0
+    while heard < ROUNDS or end.unsent:
+        ready = select.select([end], [end] if end.unsent else [], [], 5)
+        assert ready[0] or ready[1]
+        end.post()
+        for asked in end.receive():
+            heard += 1
+            for number in range(ANSWERS):
+                say(events.Lookup(asked.request * ANSWERS + number, asked.name, 1))
+
+
+def test_who_posts_waits_for_nobody() -> None:
+    """All of it arrives, and in order, though neither reads as fast as the other sends."""
+    near, far = ends(None)
+    asker = Asker(near)
+    with closing(near), closing(far):
+        asker.start()
+        answer_all(far, post=True)
+        asker.join(10)
+        assert not asker.is_alive()
+        assert asker.heard == list(range(ROUNDS * ANSWERS))
+        assert far.unsent == 0
+
+
+def test_control_two_who_wait_for_room_wait_for_ever() -> None:
+    near, far = ends(PATIENCE)
+    asker = Asker(near)
+    with closing(near), closing(far):
+        asker.start()
+        with pytest.raises(channel.ChannelClosed):
+            answer_all(far, post=False)
+        asker.join(10)
+        assert asker.stuck
+        assert len(asker.heard) < ROUNDS * ANSWERS
+
+
+def test_what_waits_for_room_is_told_of_a_closed_end() -> None:
+    near, far = ends(None)
+    with closing(far):
+        while not far.unsent:
+            far.post(VALUES[1])
+        near.close()
+        with pytest.raises(channel.ChannelClosed):
+            far.post()

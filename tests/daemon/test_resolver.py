@@ -4,30 +4,36 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from select import select
+from types import SimpleNamespace
+from typing import cast
 
 import dns.flags
 import dns.message
 import dns.query
 import dns.rcode
 import dns.rdatatype
+import dns.rrset
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from hushwire.crypto.keys import PublicKey
 from hushwire.daemon import resolver, unbound
 from hushwire.daemon.channel import Channel, ChannelClosed, pair
-from hushwire.daemon.unbound import Configuration, UnboundError, Validator
-from hushwire.events import Answered, Lookup, Outcome
+from hushwire.daemon.front import Front
+from hushwire.daemon.listener import Listener
+from hushwire.daemon.unbound import Configuration, Fetched, UnboundError, Validator
+from hushwire.events import Answered, Asked, Lookup, Outcome, Release, Verdict
 from hushwire.lab.dns import BOGUS, BOGUS_KEY, EXPIRED, SignedWorld
 from hushwire.lab.namespaces import free_port
 from hushwire.lab.resolving import Upstream
 from hushwire.names.binding import AAAA, A, Unbound, bind
 from hushwire.names.ipseckey import IPSECKEY, KeyRecord, read_records, write_record
+from hushwire.names.message import Question
 from hushwire.names.tlsa import TLSA, owner
 
 V4, V6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
@@ -376,3 +382,58 @@ def test_main_ends_when_nobody_is_there(world: SignedWorld) -> None:
     with pytest.raises(ChannelClosed):
         Channel(theirs).receive()
     theirs.close()
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_the_front_knows_the_time_when_an_answer_comes(monkeypatch: pytest.MonkeyPatch, guard: str) -> None:
+    """An upstream's answer that comes after a Release has ended is not told by it; the node is asked again.
+
+    The control: nothing but that answer happened since, and the front takes it to be as early as it was then.
+    """
+    told: list[bytes] = []
+    asked: list[Asked] = []
+    fetches: list[tuple[Question, Callable[[Fetched], None]]] = []
+    front = Front(lambda name: True, lambda question, now, take: fetches.append((question, take)), asked.append)
+    name = dns.message.make_query("bob.example", "A")
+    front.ask(dns.message.make_query("bob.example", "AAAA").to_wire(), True, told.append, 0.0)
+    front.release(Release(asked[0].request, Verdict.ONLY, (V4,), 5), 0.0)
+    front.ask(name.to_wire(), True, told.append, 4.9)
+    asked.clear()
+    if guard == "out":
+        monkeypatch.setattr(front, "expire", lambda now: None)
+
+    class Upstream:
+        def fileno(self) -> int:
+            return readable.fileno()
+
+        def deadline(self) -> None:
+            return None
+
+        def answered(self, now: float) -> list[Answered]:
+            answer = dns.message.make_response(name)
+            answer.answer.append(dns.rrset.from_text("bob.example.", 300, "IN", "A", str(V4)))
+            fetches[-1][1](Fetched(answer.to_wire()))
+            return []
+
+    class OneTurn:
+        def __init__(self) -> None:
+            self.front = front
+
+        def fileno(self) -> int:
+            return quiet.fileno()
+
+        def deadline(self) -> None:
+            return None
+
+        def serve(self, now: float) -> None:
+            raise ChannelClosed
+
+    ours, theirs = pair()
+    readable, other = socket.socketpair()
+    quiet, silent = socket.socketpair()
+    other.send(b"!")
+    monkeypatch.setattr(resolver, "time", SimpleNamespace(monotonic=lambda: 7.5))
+    with ours, theirs, readable, other, quiet, silent, pytest.raises(ChannelClosed):
+        resolver._serve(Channel(theirs), cast(Validator, Upstream()), cast(Listener, OneTurn()), asked)
+    assert (told == []) == (guard == "in")
+    assert len(asked) == (guard == "in")

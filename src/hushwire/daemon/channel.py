@@ -6,7 +6,8 @@ vocabulary, and whatever does not fit raises.  msgspec does the decoding; pickle
 
 import os
 import socket
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, get_args
 
@@ -81,14 +82,22 @@ def decode(packet: bytes, accepts: Vocabulary) -> list[Any]:
 
 
 class Channel:
-    """One end.  Non-blocking to receive; blocking to send, since the other end always reads."""
+    """One end.  send() waits until there is room at the other end, post() never does.
+
+    Ends that wait for each other's room wait for ever.  So in each circle of processes that tell each other things,
+    one posts, and reads all the while; in the daemon that is the node, which is in all of them.
+    """
 
     def __init__(
         self, sock: socket.socket, accepts: Vocabulary = EVENTS | EFFECTS, timeout: float | None = None
     ) -> None:
-        """`timeout`: seconds that wait() waits before TimeoutError; None: for ever."""
+        """`timeout`: seconds that wait() waits before TimeoutError, and send() before ChannelClosed; None: for ever.
+        An end that posts has none."""
         self._sock = sock
         self._accepts = accepts
+        self._packets: deque[bytes] = deque()
+        self.unsent = 0
+        """Octets that were posted and wait for room."""
         sock.settimeout(timeout)
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, 8 * LARGEST)
@@ -98,16 +107,16 @@ class Channel:
 
     def send(self, *values: object) -> None:
         """Send values in order, in one packet if it holds them.  Raises ChannelClosed."""
-        packet = encode(values)
-        if len(packet) > LARGEST and len(values) > 1:
-            half = len(values) // 2
-            self.send(*values[:half])
-            self.send(*values[half:])
-            return
-        try:
-            self._sock.sendall(packet)
-        except (BrokenPipeError, ConnectionResetError):
-            raise ChannelClosed from None
+        self._put(values)
+        self._push(0)
+
+    def post(self, *values: object) -> None:
+        """The same without waiting: what there is no room for goes with a later call, which may be for that alone.
+
+        Poll for writing while there is `unsent`.
+        """
+        self._put(values)
+        self._push(socket.MSG_DONTWAIT)
 
     def receive(self) -> list[Any]:
         """What has arrived in the next packet; an empty list if nothing has.  Raises ChannelClosed, ChannelError."""
@@ -139,6 +148,29 @@ class Channel:
 
     def close(self) -> None:
         self._sock.close()
+
+    def _put(self, values: Sequence[object]) -> None:
+        if not values:
+            return
+        packet = encode(values)
+        if len(packet) > LARGEST and len(values) > 1:
+            half = len(values) // 2
+            self._put(values[:half])
+            self._put(values[half:])
+            return
+        self._packets.append(packet)
+        self.unsent += len(packet)
+
+    def _push(self, flags: int) -> None:
+        while self._packets:
+            try:
+                self._sock.send(self._packets[0], flags)
+            except BlockingIOError:
+                return
+            except (BrokenPipeError, ConnectionResetError, TimeoutError):
+                # Who takes nothing for so long is as good as gone.
+                raise ChannelClosed from None
+            self.unsent -= len(self._packets.popleft())
 
     def _receive(self, flags: int) -> list[Any]:
         try:

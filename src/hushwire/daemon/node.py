@@ -1,6 +1,7 @@
 """The node's process: a Node between UDP, the keeper, the resolver, the parent and the control socket.
 
-It parses what strangers send, so it holds nothing: no capability, no key, no file.
+It parses what strangers send, so it holds nothing: no capability, no key, no file.  It never waits for a process to
+take what it has to say: all the others may wait for it (`channel.Channel`).
 """
 
 import itertools
@@ -40,6 +41,11 @@ from hushwire.wire.udp import KEEPALIVE, NON_ESP_MARKER
 
 COMMANDS_FROM = 1 << 62
 """Numbers of commands begin here, out of the way of the Node's own."""
+MOST_UNSENT = 1 << 20
+"""Octets of requests that the parent has not taken.  Then no new work is begun until it takes some; none is lost."""
+MOST_HELD = 4096
+"""Questions and Releases that the resolver has not taken.  One more is lost, as if it did not answer: the Node asks
+again, and a program that hears no Release is told SERVFAIL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,32 +82,42 @@ class Worker:
         self._log = log
         self._control = Control(others.control, itertools.count(COMMANDS_FROM))
         self._by_way = {(sock.version, sock.port): sock for sock in others.sockets}
+        self._for_resolver: list[Lookup | Release] = []
         self._poll = select.epoll()
+        self._settling = select.epoll()
+        """The part of it that brings no new work, but what comes of the old."""
         self._ready: dict[int, Callable[[], None]] = {}
         """By descriptor, what to do when it can be read."""
 
     def run(self) -> None:
         """Serve; raises ChannelClosed."""
-        for sock in self._others.sockets:
-            self._watch(sock.fileno(), partial(self._from_udp, sock))
         others = self._others
+        for sock in others.sockets:
+            self._watch(self._poll, sock.fileno(), partial(self._from_udp, sock))
         for channel in (others.parent, others.keeper, others.resolver, others.plane):
             if channel is not None:
-                self._watch(channel.fileno(), partial(self._from_channel, channel))
-        self._watch(self._others.control.fileno(), self._from_control)
+                self._watch(self._home(channel), channel.fileno(), partial(self._from_channel, channel))
+        self._watch(self._poll, others.control.fileno(), self._from_control)
+        self._watch(self._poll, self._settling.fileno(), partial(self._serve, self._settling, 0))
         # The parent's first word is this host's addresses: without them a command would be answered too soon.
-        self._step(self._others.parent.wait())
+        self._step(others.parent.wait())
         while True:
             deadline = self._node.deadline()
             wait = None if deadline == NEVER else max(0.0, deadline - time.monotonic())
-            for descriptor, _ in self._poll.poll(wait):
-                self._ready[descriptor]()
+            self._serve(self._settling if others.parent.unsent > MOST_UNSENT else self._poll, wait)
             if deadline <= time.monotonic():
                 self._step([Timeout()])
 
-    def _watch(self, descriptor: int, action: Callable[[], None]) -> None:
+    def _serve(self, poll: select.epoll, wait: float | None) -> None:
+        for descriptor, _ in poll.poll(wait):
+            self._ready[descriptor]()
+
+    def _watch(self, poll: select.epoll, descriptor: int, action: Callable[[], None]) -> None:
         self._ready[descriptor] = action
-        self._poll.register(descriptor, select.EPOLLIN)
+        poll.register(descriptor, select.EPOLLIN)
+
+    def _home(self, channel: Channel) -> select.epoll:
+        return self._poll if channel is self._others.resolver else self._settling
 
     def _unwatch(self, connection: socket.socket) -> None:
         self._poll.unregister(connection)
@@ -121,11 +137,13 @@ class Worker:
         self._step([Datagram(received.local, received.remote, data)])
 
     def _from_channel(self, channel: Channel) -> None:
+        # There is something to read, or room.
+        self._post(channel)
         self._step(channel.receive())
 
     def _from_control(self) -> None:
         def watch(connection: socket.socket) -> None:
-            self._watch(connection.fileno(), partial(self._from_client, connection.fileno()))
+            self._watch(self._poll, connection.fileno(), partial(self._from_client, connection.fileno()))
 
         self._control.accept(watch)
 
@@ -145,28 +163,39 @@ class Worker:
             match effect:
                 case Send(local, remote, data):
                     # What is said may rest on what was installed: in order, the parent first.
-                    self._flush(for_parent)
-                    self._send(local, remote, data)
+                    self._post(self._others.parent, *for_parent)
+                    for_parent.clear()
+                    self._send(local, remote, data, now.monotonic)
                 case InstallSA() | DeleteSA() | InstallPolicy() | DeletePolicy() | Count() | ReadKey():
                     for_parent.append(effect)
                 case Sign():
-                    self._others.keeper.send(effect)
+                    self._post(self._others.keeper, effect)
                 case Lookup() | Release():
-                    # A program may send at once: what its packets will meet comes first.
-                    self._flush(for_parent)
-                    self._others.resolver.send(effect)
+                    self._for_resolver.append(effect)
                 case Notice():
                     self._log.notice(effect, now.monotonic)
                 case Reply():
                     self._control.reply(effect)
-        self._flush(for_parent)
+        self._post(self._others.parent, *for_parent)
+        self._tell_resolver(now.monotonic)
 
-    def _flush(self, effects: list[Effect]) -> None:
-        if effects:
-            self._others.parent.send(*effects)
-            effects.clear()
+    def _tell_resolver(self, now: float) -> None:
+        """A program may send at once: what its packets will meet comes first, so all of that is with the parent."""
+        if not self._others.parent.unsent and not self._others.resolver.unsent:
+            self._post(self._others.resolver, *self._for_resolver)
+            self._for_resolver.clear()
+        elif lost := self._for_resolver[MOST_HELD:]:
+            del self._for_resolver[MOST_HELD:]
+            self._log.notice(Notice("resolver.behind", (("lost", len(lost)),)), now)
 
-    def _send(self, local: Endpoint, remote: Endpoint, data: bytes) -> None:
+    def _post(self, channel: Channel, *values: object) -> None:
+        """Say something, and what was not taken before; the poll tells when there is room for the rest."""
+        waited = channel.unsent > 0
+        channel.post(*values)
+        if (waits := channel.unsent > 0) != waited:
+            self._home(channel).modify(channel.fileno(), select.EPOLLIN | (select.EPOLLOUT if waits else 0))
+
+    def _send(self, local: Endpoint, remote: Endpoint, data: bytes, now: float) -> None:
         sock = self._by_way.get((local.address.version, local.port))
         if sock is None:
             return
@@ -175,4 +204,4 @@ class Worker:
             sock.send(local.address, remote, parts)
         except OSError as error:
             # As good as lost on the way: IKE sends it again.
-            self._log.notice(Notice("udp.not-sent", (("remote", str(remote)), ("reason", str(error)))), 0.0)
+            self._log.notice(Notice("udp.not-sent", (("remote", str(remote)), ("reason", str(error)))), now)

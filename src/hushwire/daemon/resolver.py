@@ -1,5 +1,7 @@
-"""The resolver's process: Lookup in, Answered out; and what programs ask, if it listens.  Unprivileged; the only one
-that holds libunbound."""
+"""The resolver's process: Lookup in, Answered out; and what programs ask, if it listens.
+
+Unprivileged, and the only one that holds libunbound.
+"""
 
 import select
 import socket
@@ -11,7 +13,7 @@ from hushwire.daemon.channel import Channel, ChannelClosed
 from hushwire.daemon.front import Front, Speaks
 from hushwire.daemon.listener import Listener
 from hushwire.daemon.unbound import Configuration, Validator
-from hushwire.events import Answered, Lookup, Release
+from hushwire.events import Answered, Asked, Lookup, Release
 
 
 def main(
@@ -27,9 +29,10 @@ def main(
     question makes the library start its thread, which so inherits the sandbox.
     """
     validator = Validator(configuration)
+    asked: list[Asked] = []
     try:
         confine()
-        _serve(channel, validator, Listener(listen, Front(speaks, validator.fetch, channel.send)))
+        _serve(channel, validator, Listener(listen, Front(speaks, validator.fetch, asked.append)), asked)
     except ChannelClosed:
         # The parent is gone or wants us gone, and nobody waits for an answer.
         return
@@ -49,7 +52,8 @@ def resolve(configuration: Configuration, questions: Sequence[Lookup]) -> list[A
     return [answers[question.request] for question in questions]
 
 
-def _serve(channel: Channel, validator: Validator, listener: Listener) -> None:
+def _serve(channel: Channel, validator: Validator, listener: Listener, asked: list[Asked]) -> None:
+    """`asked`: where the front puts what the node is to hear."""
     poll = select.poll()
     for each in (channel, validator, listener):
         poll.register(each, select.POLLIN)
@@ -64,6 +68,10 @@ def _serve(channel: Channel, validator: Validator, listener: Listener) -> None:
                     validator.ask(said, now)
                 elif isinstance(said, Release):
                     listener.front.release(said, now)
-        if answers := validator.answered(now):
-            channel.send(*answers)
+        # Before the upstreams' answers: the front judges by the time whether a Release still holds.
+        listener.front.expire(now)
+        answers = validator.answered(now)
         listener.serve(now)
+        # In one packet, which is one step of the node's.  It may take a while to be taken: the node always reads.
+        channel.send(*answers, *asked)
+        asked.clear()
