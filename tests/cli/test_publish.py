@@ -233,7 +233,7 @@ def test_what_validators_do_not_see_is_no_success(served: Knot) -> None:
         (("--address", "192.0.2.1", "--replace", "nonsense"), "no records"),
         (("--address", "192.0.2.1", "--no-ipseckey"), "no key"),
         (("--address", "192.0.2.1", "--anchor", "/nonexistent"), "No such file"),
-        (("--address", "192.0.2.1", "--forward", "nonsense"), "forward nonsense"),
+        (("--address", "192.0.2.1", "--forward", "127.0.0.1@853#dns.example"), "in clear"),
         (("--address", "192.0.2.1", "--state", "/nonexistent/state"), "No such file"),
     ],
 )

@@ -16,9 +16,9 @@ from hushwire.crypto.keys import PublicKey
 from hushwire.daemon.signatures import DS, Signature, read_signed
 from hushwire.daemon.unbound import Configuration, UnboundError
 from hushwire.events import Answered, Lookup, Outcome
-from hushwire.names.binding import Binding, Unbound, bind, questions
+from hushwire.names.binding import TYPE_NAMES, Binding, Unbound, bind, questions
 from hushwire.names.ipseckey import IPSECKEY, BadKeyRecord, KeyRecord, generic, read_records, write_record
-from hushwire.names.publish import TYPES, Record
+from hushwire.names.publish import Record
 from hushwire.names.tlsa import TLSA, read_fingerprints
 from hushwire.wire.address import IPAddress, address_from_octets
 
@@ -90,7 +90,7 @@ def check(
     tlsa = answers[3] if len(answers) > 3 else None
     for answer in answers:
         for line in _lines(answer):
-            click.echo(f"{TYPES[answer.rdtype]:8}  {answer.outcome.value:8}  {line}".rstrip())
+            click.echo(f"{TYPE_NAMES[answer.rdtype]:8}  {answer.outcome.value:8}  {line}".rstrip())
     try:
         binding = bind(name, a, aaaa, keys, tlsa)
     except Unbound as unbound:

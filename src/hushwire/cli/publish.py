@@ -7,8 +7,8 @@ import click
 from hushwire.cli.identity import read_public, write_whole
 from hushwire.cli.options import ADDRESS, FILE, Updates, name, takes_updates
 from hushwire.daemon.update import Primary
-from hushwire.names.binding import AAAA, A
-from hushwire.names.publish import TYPES, Own, Plan, Record, Unpublishable, read_published, records_of, write_published
+from hushwire.names.binding import AAAA, TYPE_NAMES, A
+from hushwire.names.publish import Own, Plan, Record, Unpublishable, read_published, records_of, write_published
 from hushwire.wire.address import IPAddress
 
 OLD = click.option("--old-key", "old", type=FILE, multiple=True, help="An earlier key of this host, to be replaced.")
@@ -113,7 +113,7 @@ def _short(record: Record) -> str:
     """A record in a line: a key by its fingerprint, as `hushwire key show` has it."""
     if record.fingerprint is None:
         return str(record)
-    return f"{record.owner}. {TYPES[record.rdtype]} {record.fingerprint.hex(' ', 2)}"
+    return f"{record.owner}. {TYPE_NAMES[record.rdtype]} {record.fingerprint.hex(' ', 2)}"
 
 
 def _noted(name: str, state: Path | None, replace: tuple[str, ...]) -> set[Record]:

@@ -22,9 +22,8 @@ from hushwire.daemon.signatures import resolve_signed
 from hushwire.daemon.unbound import UnboundError
 from hushwire.daemon.update import Primary, UpdateError, validated
 from hushwire.events import Answered, Lookup, Outcome
-from hushwire.names.binding import questions
+from hushwire.names.binding import TYPE_NAMES, questions
 from hushwire.names.ipseckey import IPSECKEY
-from hushwire.names.publish import TYPES as RECORD_TYPES
 from hushwire.names.publish import Own, Plan, Record, Unpublishable, records_of
 from hushwire.names.rollover import DEFAULT_MARGIN, MEANING, BadRollover, NotYet, Rollover, Seen, Step
 from hushwire.names.tlsa import TLSA
@@ -183,7 +182,7 @@ class Rotation:
         for answer in answers:
             if answer.outcome not in (Outcome.SECURE, Outcome.DENIED):
                 because = f" ({answer.reason})" if answer.reason else ""
-                raise UpdateError(f"{RECORD_TYPES[answer.rdtype]} of {answer.name}: {answer.outcome.value}{because}")
+                raise UpdateError(f"{TYPE_NAMES[answer.rdtype]} of {answer.name}: {answer.outcome.value}{because}")
         return answers
 
     def _signed_ttl(self, rollover: Rollover) -> int:

@@ -24,9 +24,9 @@ from hushwire.daemon.credential import Credential, Sig0
 from hushwire.daemon.resolver import resolve
 from hushwire.daemon.unbound import Configuration, UnboundError
 from hushwire.events import Answered, Lookup, Outcome
-from hushwire.names.binding import AAAA, A, questions
+from hushwire.names.binding import AAAA, TYPE_NAMES, A, questions
 from hushwire.names.name import BadName, read_name
-from hushwire.names.publish import TYPES, Own, Plan, Record, RecordSet, missing, plan
+from hushwire.names.publish import Own, Plan, Record, RecordSet, missing, plan
 from hushwire.wire.address import IPAddress, address_from_octets
 
 
@@ -102,7 +102,7 @@ class Primary:
         while left := [was for was in plan.prerequisites if not self._is_done(plan, was)]:
             if time.monotonic() + AGAIN >= end:
                 raise UpdateError(
-                    f"{self.server}: said NOERROR and left {TYPES[left[0].rdtype]} of {left[0].owner} as it was; "
+                    f"{self.server}: said NOERROR and left {TYPE_NAMES[left[0].rdtype]} of {left[0].owner} as it was; "
                     f"grant {self.credential} that name and type"
                 )
             time.sleep(AGAIN)
@@ -118,9 +118,8 @@ class Primary:
             now = _read_set(self.server, was.owner, was.rdtype, self.timeout)
             if now.rdatas != was.rdatas:
                 records = ", ".join(str(Record(was.owner, was.rdtype, rdata)) for rdata in sorted(now.rdatas))
-                return (
-                    f"{TYPES[was.rdtype]} of {was.owner} is now: {records or 'none'}; nothing was changed, run it again"
-                )
+                what = f"{TYPE_NAMES[was.rdtype]} of {was.owner}"
+                return f"{what} is now: {records or 'none'}; nothing was changed, run it again"
         return "it answers questions from elsewhere (a view, a wildcard, another primary); nothing was changed"
 
 

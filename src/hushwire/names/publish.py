@@ -22,7 +22,7 @@ import dns.zonefile
 
 from hushwire.crypto.keys import PublicKey
 from hushwire.events import Answered, Outcome
-from hushwire.names.binding import AAAA, A
+from hushwire.names.binding import AAAA, TYPE_NAMES, A
 from hushwire.names.ipseckey import IPSECKEY, MAX_TRIED, BadKeyRecord, KeyRecord, generic, read_record, write_record
 from hushwire.names.name import BadName, host_name
 from hushwire.names.tlsa import TLSA, BadTlsa, owner, read_fingerprint, write_fingerprint
@@ -30,8 +30,6 @@ from hushwire.wire.address import IPAddress
 
 DEFAULT_TTL = 3600
 """Seconds."""
-TYPES = {A: "A", AAAA: "AAAA", IPSECKEY: "IPSECKEY", TLSA: "TLSA"}
-"""All that is ever published."""
 
 
 class Unpublishable(Exception):
@@ -45,7 +43,7 @@ class Record:
     owner: str
     """Canonical."""
     rdtype: int
-    """One of TYPES."""
+    """One of TYPE_NAMES."""
     rdata: bytes
 
     def __str__(self) -> str:
@@ -54,7 +52,7 @@ class Record:
         except dns.exception.DNSException:
             # Read in an answer, it may hold anything.
             text = generic(self.rdata)
-        return f"{self.owner}. {TYPES[self.rdtype]} {text}"
+        return f"{self.owner}. {TYPE_NAMES[self.rdtype]} {text}"
 
     @property
     def fingerprint(self) -> bytes | None:
@@ -196,7 +194,7 @@ def missing(plan: Plan, answers: Iterable[Answered]) -> tuple[str, ...]:
     faults: list[str] = []
     for name, rdtype in dict.fromkeys((record.owner, record.rdtype) for record in (*plan.wanted, *plan.gone)):
         answer = by_set[name, rdtype]
-        what = f"{TYPES[rdtype]} of {name}"
+        what = f"{TYPE_NAMES[rdtype]} of {name}"
         wanted = {record.rdata for record in plan.wanted if (record.owner, record.rdtype) == (name, rdtype)}
         if answer.outcome not in (Outcome.SECURE, Outcome.DENIED) or (wanted and answer.outcome is Outcome.DENIED):
             because = f" ({answer.reason})" if answer.reason else ""
@@ -222,7 +220,7 @@ def read_published(text: str) -> frozenset[Record]:
     except (dns.exception.DNSException, ValueError) as error:
         raise Unpublishable(f"no records in zone file form: {error}") from None
     for record in records:
-        if record.rdtype not in TYPES:
+        if record.rdtype not in TYPE_NAMES:
             raise Unpublishable(f"{dns.rdatatype.to_text(dns.rdatatype.RdataType(record.rdtype))} is never published")
     return records
 
