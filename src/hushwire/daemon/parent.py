@@ -55,6 +55,8 @@ FIRST_WAIT, LAST_WAIT = 0.5, 30.0
 """Seconds until the children are started again after one died; doubled each time."""
 ACQUIRE_AGAIN = 4
 """Seconds; the kernel's own half a minute would be lost whenever who heard an Acquire has ended."""
+NODE_LIMIT = 10.0
+"""Seconds in which a node takes what it is told; one that does not is not ours any more."""
 KEEPER_LIMIT = 2.0
 """Seconds for the keeper to take a descriptor."""
 STEADY = 60.0
@@ -292,7 +294,7 @@ class Parent:
         if first:
             self._confine_self()
         self._log.line(f"{host.name} runs, {driven.name} plane")
-        self._serve(children, Channel(parent_node, REQUESTS), driven, to_keeper)
+        self._serve(children, Channel(parent_node, REQUESTS, timeout=NODE_LIMIT), driven, to_keeper)
 
     def _start_plane(self, children: Children) -> tuple[planes.Plane, socket.socket | None]:
         """The plane, and the node's end of the channel by which a worker tells its news."""
