@@ -33,7 +33,7 @@ SPLITS = {
     ),
     "all but the echo is private": (6, "udp", 7, "clear", "private", {"web": False, "echo": True, "ping": False}),
 }
-"""IP version; bob's protocol and port; the group for it and that for the rest, if any; whether each program is overheard.
+"""IP version; bob's protocol and port; the group for it and that for the rest, if any; who is overheard.
 
 Each is the others' control: the same programs, and other rules.
 """
