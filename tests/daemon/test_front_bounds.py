@@ -1,9 +1,9 @@
-"""That what the front holds is bounded, whoever asks and however often: a Front by itself, no sockets, no waiting."""
+"""That what the front holds is bounded, in number, octets and time: a Front by itself, no sockets, no waiting."""
 
 import gc
 import tracemalloc
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from struct import pack
 
 import pytest
@@ -14,17 +14,17 @@ from hushwire.daemon.unbound import Fetched
 from hushwire.events import Asked, Release, Verdict
 from hushwire.names import message
 from hushwire.names.message import IN, Question
+from hushwire.wire.address import IPAddress
 
 TXT = 16
-V4 = IPv4Address("192.0.2.1")
+V4, V6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
 
 
 @pytest.mark.parametrize("step", [0.0, 0.01, 10.0], ids=["at once", "some expire", "one by one"])
 def test_more_names_that_a_rule_speaks_of_than_are_remembered(step: float) -> None:
     stage = Stage(ruled=True)
     for number in range(MAX_KNOWN + 2):
-        stage.now = number * step
-        stage.front.expire(stage.now)
+        stage.expire(number * step)
         stage.ask(number, message.A)
         stage.release(Verdict.REFUSE)
         stage.answer(ttl=0)
@@ -34,6 +34,20 @@ def test_more_names_that_a_rule_speaks_of_than_are_remembered(step: float) -> No
     assert len(stage.told) == MAX_KNOWN + 2
     stage.ask(0, message.A)
     assert len(stage.told) == MAX_KNOWN + 3
+
+
+def test_a_name_for_which_somebody_waits_is_not_forgotten() -> None:
+    stage = Stage(ruled=True)
+    stage.ask(MAX_KNOWN, message.A)
+    stage.answer(rdata=V4.packed)
+    waited_for = stage.told.pop()
+    for number in range(MAX_KNOWN):
+        stage.ask(number, message.A)
+        stage.release(Verdict.REFUSE)
+        stage.answer(ttl=0)
+    stage.told.append(waited_for)
+    stage.release(Verdict.ONLY, V4)
+    assert V4.packed in stage.replies[-1]
 
 
 def test_questions_that_have_ended_are_not_held_by_one_that_has_not() -> None:
@@ -46,7 +60,7 @@ def test_questions_that_have_ended_are_not_held_by_one_that_has_not() -> None:
     gc.collect()
     assert sum(isinstance(each, _Pending) for each in gc.get_objects()) == 1
     assert stage.front.deadline() == PATIENCE
-    stage.front.expire(PATIENCE)
+    stage.expire(PATIENCE)
     assert (len(stage.replies), stage.front.deadline()) == (50, None)
 
 
@@ -93,7 +107,7 @@ def test_answers_are_remembered_within_so_many_octets(
         assert most > 1 << 20
         assert (most < 4 << 20) is bounded
         # What is too old is forgotten, though nobody asks for it again.
-        stage.front.expire(REMEMBERED)
+        stage.expire(REMEMBERED)
         gc.collect()
         assert tracemalloc.get_traced_memory()[0] < 1 << 20
     finally:
@@ -121,6 +135,31 @@ def test_addresses_that_the_node_has_chosen_are_told_of_a_name_with_too_many() -
     assert (reply[3] & 15, reply[6:8], reply.count(V4.packed)) == (0, b"\0\1", 1)
 
 
+def test_who_asks_for_the_other_family_later_does_not_lose_the_node() -> None:
+    stage = Stage(ruled=True)
+    stage.ask(1, message.A)
+    stage.now = 3.0
+    stage.ask(1, message.AAAA)
+    stage.answer(rdata=V6.packed)
+    assert len(stage.told) == 1
+    stage.expire(PATIENCE)
+    assert len(stage.replies) == 1
+    stage.release(Verdict.ONLY, V6)
+    assert V6.packed in stage.replies[1]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_an_answer_that_comes_late_finds_what_the_node_said_as_old_as_it_is(told: bool) -> None:
+    """The resolver tells the time before it hands over what the upstream said; the control: as if it did not."""
+    stage = Stage(ruled=True)
+    stage.ask(1, message.A)
+    stage.release(Verdict.ONLY, V4)
+    if told:
+        stage.expire(REMEMBERED)
+    stage.answer(rdata=V4.packed)
+    assert (len(stage.told), len(stage.replies)) == ((2, 0) if told else (1, 1))
+
+
 class Stage:
     """A Front, its upstream and its node, who say nothing by themselves."""
 
@@ -140,7 +179,11 @@ class Stage:
         octets = pack("!6H", number & 0xFFFF, message.RD, 1, 0, 0, 1) + question + opt
         self.front.ask(octets, False, self.replies.append, self.now)
 
-    def release(self, verdict: Verdict, *addresses: IPv4Address) -> None:
+    def expire(self, now: float) -> None:
+        self.now = now
+        self.front.expire(now)
+
+    def release(self, verdict: Verdict, *addresses: IPAddress) -> None:
         """The last name that the node was asked about."""
         self.front.release(Release(self.told[-1].request, verdict, addresses, reason="so it says"), self.now)
 

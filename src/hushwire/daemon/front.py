@@ -133,9 +133,12 @@ class Front:
         ):
             self._drop(question)
         while (pending := next(iter(self._pending.values()), None)) is not None and pending.end <= now:
+            self._refuse(pending, message.OTHER, f"no answer in {PATIENCE:g} s")
             if capture := pending.capture:
                 self._forget(capture)
-            self._refuse(pending, message.OTHER, f"no answer in {PATIENCE:g} s")
+                if capture.pending:
+                    # Those who asked later for its other family wait on.
+                    self._use(capture)
 
     # --- waiting ---
 
@@ -422,7 +425,7 @@ class _Pending:
 def _octets(answer: Answer) -> int:
     """Of memory at most, as records and as two bodies; a record of a few octets is many objects."""
     records = (*answer.answer, *answer.authority, *answer.additional)
-    return 1024 + sum(512 + 3 * (len(record.owner) + len(record.rdata)) for record in records)
+    return 1280 + sum(512 + 3 * (len(record.owner) + len(record.rdata)) for record in records)
 
 
 def _restricted(question: Question, known: _Known, only: tuple[IPAddress, ...]) -> Answer:
@@ -430,7 +433,8 @@ def _restricted(question: Question, known: _Known, only: tuple[IPAddress, ...]) 
     size = 4 if question.rdtype == A else 16
     allowed = [address.packed for address in only if len(address.packed) == size]
     answer = known.answer
-    found = {record.rdata for record in answer.answer if record.rdtype == question.rdtype}
+    # Of both families: an address that nobody asked for is not let through beside those asked for.
+    found = {record.rdata for record in answer.answer if record.rdtype in (A, AAAA)}
     if known.code is None and found <= set(allowed) and bool(found) == bool(allowed):
         return answer
     # What is not to be believed leads nowhere.
