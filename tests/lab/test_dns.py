@@ -24,6 +24,8 @@ from hushwire.lab.dns import SignedWorld
 from hushwire.lab.namespaces import free_port
 from hushwire.names.ipseckey import KeyRecord, read_record
 
+# IANA's numbers: IPSECKEY Resource Record Parameters, Algorithm Type Field.
+ALGORITHMS = {"ed25519": 4, "ed448": 4, "p256": 3, "p384": 3, "rsa2048": 2, "rsa4096": 2}
 KEYS = {
     "ed25519": PublicKey.of(ed25519.Ed25519PrivateKey.generate().public_key()),
     "ed448": PublicKey.of(ed448.Ed448PrivateKey.generate().public_key()),
@@ -59,13 +61,12 @@ def verify(world: SignedWorld, name: str, rdtype: str, zone: str) -> dns.rrset.R
     return records
 
 
-@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
-def test_a_key_is_published_and_read_back(world: SignedWorld, key: PublicKey) -> None:
-    world.publish("alice.example", [IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")], [key])
+@pytest.mark.parametrize("kind", KEYS)
+def test_a_key_is_published_and_read_back(world: SignedWorld, kind: str) -> None:
+    world.publish("alice.example", [IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")], [KEYS[kind]])
     (theirs,) = verify(world, "alice.example", "IPSECKEY", "alice.example")
-    ours = read_record(theirs.to_wire() or b"")
-    assert ours == KeyRecord(10, None, key)
-    assert (theirs.precedence, theirs.gateway_type, theirs.algorithm) == (10, 0, ours.algorithm)
+    assert read_record(theirs.to_wire() or b"") == KeyRecord(10, None, KEYS[kind])
+    assert (theirs.precedence, theirs.gateway_type, theirs.algorithm) == (10, 0, ALGORITHMS[kind])
     assert [rdata.to_text() for rdata in verify(world, "alice.example", "A", "alice.example")] == ["192.0.2.1"]
     assert [rdata.to_text() for rdata in verify(world, "alice.example", "AAAA", "alice.example")] == ["2001:db8::1"]
 
