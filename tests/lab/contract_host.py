@@ -54,12 +54,9 @@ def userspace_plane() -> tuple[planes.Plane, Lay]:
     if not os.fork():
         ours.close()
         os.close(int(sys.argv[2]))
-        worker = Worker(
-            tun.fileno(),
-            [for_plane.socket for _, for_plane in sockets],
-            Channel(theirs, EFFECTS),
-            raw=[raw_socket(version) for version in (4, 6)],
-        )
+        both_ways = Channel(theirs, EFFECTS)
+        by_udp = [for_plane.socket for _, for_plane in sockets]
+        worker = Worker(tun.fileno(), by_udp, both_ways, both_ways, [raw_socket(version) for version in (4, 6)])
         try:
             worker.run()
         finally:
