@@ -134,7 +134,9 @@ class Net:
         self.run()
 
     def step(self, host: Host, event: Any) -> None:
-        for effect in host.node.step(self.now, event):
+        effects = host.node.step(self.now, event)
+        self._deadline_of(host)
+        for effect in effects:
             self._perform(host, effect)
 
     def ask(self, host: Host, command: Any, *rest: Any) -> Reply | None:

@@ -173,6 +173,9 @@ def test_what_is_no_name_asks_nothing(asked: Any, identity: Identity) -> None:
         bob.node._claims.admit(identity, EVE, net.now.monotonic)
     claim(net, bob, identity)
     assert not bob.questions
+    # What is one, in the same place, does ask.
+    claim(net, bob, Identity.fqdn("carol.example"))
+    assert bob.questions
 
 
 def test_case_is_folded_and_one_spelling_is_looked_up(asked: Any) -> None:

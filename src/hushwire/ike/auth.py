@@ -84,9 +84,11 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
         await Install((child.inbound, child.outbound))
         sa.children.add(child)
     except (Rejected, PeerMisbehaved, PlaneRefused) as failure:
-        host.outbox.append(report.ChildFailed(sa, str(failure)))
         if not isinstance(failure, PeerRefused):
             await disown(sa, spi_in)
+        # Last of all: who hears of it may try again.
+        sa.children.creating = False
+        host.outbox.append(report.ChildFailed(sa, str(failure)))
     finally:
         sa.children.creating = False
 

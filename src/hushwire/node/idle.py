@@ -61,6 +61,7 @@ class Idle:
         peer.counted = -1
         peer.asleep = True
         peer.idle_at = now.monotonic
+        self._peers.touch(peer)
         return peer
 
     def refused(self, event: Refused) -> None:

@@ -150,6 +150,7 @@ class Node:
         self._listen(now)
         for peer in [peer for peer in self.peers.touched if self._captures.waits_for(peer)]:
             self._answer_programs(peer, now)
+        self._set_alarms()
         effects, self._effects = self._effects, []
         return effects
 
@@ -180,7 +181,6 @@ class Node:
 
     def _timeout(self, now: Now) -> None:
         self.ike.timeout(now)
-        self._set_alarms()
         for peer in self._alarms.due(now.monotonic):
             if self.peers.by_reqid(peer.reqid) is peer:
                 self._timeout_of(peer, now)
