@@ -130,8 +130,8 @@ class World:
     more: dict[tuple[str, Selector, Direction], Policy] = field(default_factory=dict)
     """Policies other than those between the two hosts."""
 
-    def ping(self, count: int = 1, pattern: bytes = b"", timeout: int = 1, interval: float = 0.05, to: str = "") -> int:
-        """How many echoes come back to alice."""
+    def ping(self, count: int = 1, pattern: bytes = b"", timeout: int = 5, interval: float = 0.3, to: str = "") -> int:
+        """How many echoes come back to alice.  When one has, ping waits for others no longer than its interval."""
         with self.pinging(count, pattern, timeout, interval, to) as ping:
             return sum("bytes from" in line for line in ping.communicate(timeout=60)[0].splitlines())
 
@@ -277,7 +277,7 @@ def step_without_policies_the_relay_sees_everything(world: World) -> None:
 def step_block_blocks(world: World) -> None:
     world.policies(Action.BLOCK)
     canary = world.relay.canary()
-    assert world.ping(2, canary) == 0
+    assert world.ping(2, canary, timeout=1) == 0
     assert world.relay.report().seen(canary) == 0
     assert not [news for news in world.alice.heard(0) if isinstance(news, Acquire)]
 
@@ -286,9 +286,9 @@ def step_blocked_at_one_end_nothing_enters_in_clear(world: World) -> None:
     world.policies(Action.BLOCK)
     for direction in (Direction.OUT, Direction.IN):
         world.alice.tell(DeletePolicy(Selector.between(world.alice.address, world.bob.address), direction))
-    assert eventually(lambda: world.ping() == 0 and world.relay.report().count(Kind.CLEAR, "alice") > 4)
+    assert eventually(lambda: world.ping(timeout=1) == 0 and world.relay.report().count(Kind.CLEAR, "alice") > 4)
     before = world.relay.report().count(Kind.CLEAR, "bob")
-    assert world.ping(2) == 0
+    assert world.ping(2, timeout=1) == 0
     assert world.relay.report().count(Kind.CLEAR, "bob") == before
 
 
@@ -389,7 +389,7 @@ def step_a_replayed_packet_is_dropped(world: World) -> None:
     assert world.ping() == 1
     # The control: what did not arrive the first time does the second.
     world.relay.add(Rule(kind=Kind.ESP, source="alice", drop=True, times=1))
-    assert world.ping() == 0
+    assert world.ping(timeout=1) == 0
     frame, before = world.last_frame("alice"), world.esp("bob")
     world.relay.inject("bob", frame)
     assert eventually(lambda: world.esp("bob") == before + 1)
@@ -405,7 +405,7 @@ def step_a_wrong_key_delivers_nothing(world: World) -> None:
     for side, sa in ((world.bob, inward(wrong)), (world.alice, inward(back)), (world.bob, back), (world.alice, there)):
         assert world.install(side, sa) == Installed(2)
     before = world.esp("alice"), world.esp("bob")
-    assert world.ping(2) == 0
+    assert world.ping(2, timeout=1) == 0
     assert (world.esp("alice"), world.esp("bob")) == (before[0] + 2, before[1])
 
 
@@ -414,7 +414,7 @@ def step_an_unknown_spi_delivers_nothing(world: World) -> None:
     world.connect(there, back)
     world.delete(world.bob, inward(there))
     before = world.esp("alice"), world.esp("bob")
-    assert world.ping(2) == 0
+    assert world.ping(2, timeout=1) == 0
     assert (world.esp("alice"), world.esp("bob")) == (before[0] + 2, before[1])
     assert not [news for news in world.bob.heard(0.2) if isinstance(news, Acquire | Expire | Mapping)]
 
@@ -424,7 +424,7 @@ def step_a_new_source_port_is_told(world: World) -> None:
     world.connect(there, back)
     assert world.ping() == 1
     world.relay.add(Rule(kind=Kind.ESP, source="alice", drop=True, times=1))
-    assert world.ping() == 0
+    assert world.ping(timeout=1) == 0
     frame = world.last_frame("alice")
     port = 34 if world.version == 4 else 54
     moved = frame[:port] + (4711).to_bytes(2, "big") + frame[port + 2 :]

@@ -227,8 +227,8 @@ def test_before_the_node_has_said_anything(version: int) -> None:
         (daemon.folder / "host.key").chmod(0o644)
         started = alice.run(sys.executable, "-m", "hushwire", "run", str(daemon.config), check=False)
         assert "gives others a private key" in started.stderr
-        assert not alice.ping(bob, version=version)
-        assert not bob.ping(alice, version=version)
+        assert not alice.ping(bob, version=version, timeout=2)
+        assert not bob.ping(alice, version=version, timeout=2)
         assert alice.ping(topology["dns"], version=version)
         assert alice.ping(bob, version=10 - version)
 

@@ -102,7 +102,7 @@ def add(host: Host, address: str) -> None:
 
 def pings(host: Host, address: str, pattern: bytes) -> bool:
     """Whether both of two are answered."""
-    command = ("ping", "-n", "-c", "2", "-i", "0.2", "-W", "2", "-p", pattern.hex(), address)
+    command = ("ping", "-n", "-c", "2", "-i", "0.5", "-W", "3", "-p", pattern.hex(), address)
     return " 0% packet loss" in host.run(*command, check=False).stdout
 
 

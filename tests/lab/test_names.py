@@ -27,7 +27,7 @@ class Lab:
     bob: Hushwire
 
     def ping(self, address: str, canary: bytes) -> bool:
-        words = ("ping", "-n", "-c", "1", "-W", "2", "-p", canary.hex(), address)
+        words = ("ping", "-n", "-c", "1", "-W", "3", "-p", canary.hex(), address)
         return self.topology["alice"].run(*words, check=False).returncode == 0
 
 

@@ -50,7 +50,7 @@ def test_rules_come_and_go_while_traffic_flows() -> None:
         alice, bob = topology["alice"], topology["bob"]
         relay.add(Rule(kind=Kind.CLEAR, source="bob", drop=True))
         assert not alice.ping(bob, timeout=1)
-        assert relay.report().dropped == 1
+        assert relay.report().dropped >= 1
         relay.clear_rules()
         assert alice.ping(bob)
         relay.add(Rule(kind=Kind.CLEAR, skip=2, times=1, drop=True))
