@@ -277,7 +277,7 @@ def test_an_esp_proposal_has_no_prf() -> None:
         ('peer = "192.0.2.2"\nkey = "/k"\npsk = "/p"', "psk: the peer proves itself by its key or by a shared one"),
         ('peer = "bob.example"\nrequire = "named"\nkey = "/k"', 'require: a "named" peer\'s key comes from the DNS'),
         ('peer = "192.0.2.2"\nrequire = "clear"\npsk = "/k"', 'require: "clear" asks for no proof'),
-        ('peer = "bob.example"\nrequire = "encrypted"', 'require: "encrypted" cannot be had yet'),
+        ('peer = "bob.example"\nrequire = "encrypted"', 'require: "encrypted" is for addresses yet'),
         ('peer = "bob.example"\naddress = "192.0.2.2"', "address: a named peer's comes from the DNS"),
         ('peer = "bob"\nkey = "/k"', "address: missing; a trusted peer is not looked up"),
         ('peer = "192.0.2.2"\naddress = "192.0.2.2"\npsk = "/k"', "address: peer is an address already"),

@@ -22,7 +22,7 @@ from hushwire.ike.report import AuthorizationWanted
 from hushwire.ike.sa import IkeSA
 from hushwire.ike.settings import Settings
 from hushwire.policy.assurance import Assurance
-from hushwire.policy.pad import Identity, PadEntry
+from hushwire.policy.pad import ANYBODY, Identity, PadEntry
 from hushwire.policy.sad import SA, Mode
 from hushwire.policy.selector import Selector
 from hushwire.timers import Now
@@ -141,8 +141,11 @@ class Pair:
             case DeleteSA(name):
                 if name.spi in me.plane and me.plane[name.spi].destination == name.destination:
                     del me.plane[name.spi]
-            case AuthorizationWanted(request, identity, remote):
-                entry = me.entries.get(identity)
+            case AuthorizationWanted(request, identity, remote, reqid, key):
+                entries = [entry for entry in me.entries.values() if identity is None and entry.reqid == reqid]
+                entry = me.entries.get(identity) or next(iter(entries), None) or me.entries.get(ANYBODY)
+                if entry is not None and entry.btns and key is not None:
+                    entry = entry.met(key)
                 if entry is None or not entry.speaks_from(remote.address):
                     me.endpoint.authorized(request, Unauthorized(f"{identity} is not known"), self.now)
                 else:

@@ -48,9 +48,7 @@ def asked(make_net: Any) -> Any:
 def claim(net: Any, host: Any, identity: Identity, source: Any = EVE) -> None:
     """As IKE would tell of it: somebody at `source` has sent an IKE_AUTH that decrypts."""
     net.requests += 1
-    host.node._authorization_wanted(
-        report.AuthorizationWanted(net.requests, identity, Endpoint(source, 500)), identity, net.now
-    )
+    host.node._authorization_wanted(report.AuthorizationWanted(net.requests, identity, Endpoint(source, 500)), net.now)
     effects, host.node._effects = host.node._effects, []
     for effect in effects:
         net._perform(host, effect)

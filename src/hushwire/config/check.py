@@ -27,8 +27,12 @@ def faults(rule: Rule, host: Host) -> Iterator[str]:
             yield 'require: "trusted" needs key or psk; give the file with the peer\'s public key as key = "/..."'
         case Assurance.CLEAR if known:
             yield 'require: "clear" asks for no proof; leave out key and psk, or require "trusted"'
-        case Assurance.ENCRYPTED | Assurance.CONTINUOUS:
-            yield f'require: "{rule.require}" cannot be had yet; "named", "trusted" and "clear" can'
+        case Assurance.CONTINUOUS:
+            yield f'require: "{rule.require}" cannot be had yet; "named", "trusted", "encrypted" and "clear" can'
+        case Assurance.ENCRYPTED if known:
+            yield 'require: "encrypted" takes any key; leave out key and psk, or require "trusted"'
+        case Assurance.ENCRYPTED if rule.name is not None:
+            yield 'require: "encrypted" is for addresses yet; write a prefix, such as peer = "0.0.0.0/0"'
     if rule.require is Assurance.NAMED and rule.address is not None:
         yield 'address: a named peer\'s comes from the DNS; leave it out, or give key or psk and require "trusted"'
     if rule.require is Assurance.TRUSTED and rule.name is not None and not rule.many and rule.address is None:
@@ -41,6 +45,8 @@ def faults(rule: Rule, host: Host) -> Iterator[str]:
         yield "identity: it is one peer's; write a rule for each"
     if rule.many and rule.mode is Mode.TUNNEL:
         yield 'mode: a tunnel ends at one peer; write a rule for each, or mode = "transport"'
+    if rule.btns and rule.mode is Mode.TUNNEL:
+        yield 'mode: a stranger speaks for his own address only; write mode = "transport", or require "named"'
     if rule.many and rule.name is not None and rule.require is Assurance.TRUSTED:
         yield 'require: where a trusted peer is has to be written down; write a rule for each, or require "named"'
     if rule.many and rule.start is Start.CONNECT:

@@ -185,6 +185,11 @@ class Rule:
         return self.peer if isinstance(self.peer, str) else None
 
     @property
+    def btns(self) -> bool:
+        """Whether strangers may be who is there, each known by nothing but a key (BTNS_OK of RFC 5386 s2)."""
+        return Assurance.CLEAR < self.require < Assurance.TRUSTED
+
+    @property
     def many(self) -> bool:
         """Whether it speaks of more than one peer: of each by itself, when there is reason to."""
         return self.peer.startswith("*") if isinstance(self.peer, str) else self.peer.num_addresses > 1

@@ -29,7 +29,7 @@ from hushwire.wire.payload import (
     Payload,
     SecurityAssociation,
 )  # fmt: skip
-from hushwire.wire.registry import ExchangeType, NotifyType, PrfID
+from hushwire.wire.registry import AuthMethod, ExchangeType, NotifyType, PrfID
 
 if TYPE_CHECKING:
     from hushwire.ike.sa import IkeSA
@@ -56,7 +56,7 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
         identity,
         *_certificates(entry, key, agreed),
         *(init.key_requests() if entry.psk is None else ()),
-        IDr(entry.identity.type, entry.identity.data),
+        *(() if entry.btns else (IDr(entry.identity.type, entry.identity.data),)),
         auth,
         *request_payloads(sa, wanted, spi_in, with_ke=False),
     ]
@@ -98,11 +98,21 @@ async def _prove_responder(sa: "IkeSA", entry: PadEntry, agreed: Agreed, respons
     if idr is None or auth is None:
         _raise_error(response)
         raise Rejected(NotifyType.AUTHENTICATION_FAILED, "IKE_AUTH response without IDr or AUTH")
-    claimed = Identity.received(idr.type, idr.data)
-    if claimed not in (entry.identity, *entry.also):
+    claimed, sent = Identity.received(idr.type, idr.data), _signing_key(response, auth)
+    if entry.btns:
+        entry = await _authorize(Authorize(claimed, sa.remote, entry.reqid, sent))
+    elif claimed not in (entry.identity, *entry.also):
         raise Rejected(NotifyType.AUTHENTICATION_FAILED, f"the peer is {claimed}, not {entry.identity}")
     octets = signed_octets(agreed.response, agreed.ni, _prf(sa), sa.keys.pr, idr.write())
-    return await prove(entry, auth, octets, _prf(sa), _sent_key(response))
+    return await prove(entry, auth, octets, _prf(sa), sent)
+
+
+async def _authorize(question: Authorize) -> PadEntry:
+    """The entry that counts for a peer who has told what he is.  Raises Rejected."""
+    try:
+        return await question
+    except Unauthorized as error:
+        raise Rejected(NotifyType.AUTHENTICATION_FAILED, str(error)) from None
 
 
 async def respond(sa: "IkeSA", message: Message) -> None:
@@ -113,12 +123,10 @@ async def respond(sa: "IkeSA", message: Message) -> None:
     if idi is None or auth is None:
         # No AUTH would ask for EAP, which hushwire does not do (DESIGN.md law 9).
         raise Rejected(NotifyType.AUTHENTICATION_FAILED, "IKE_AUTH request without IDi or AUTH")
-    try:
-        entry = await Authorize(Identity.received(idi.type, idi.data), sa.remote)
-    except Unauthorized as error:
-        raise Rejected(NotifyType.AUTHENTICATION_FAILED, str(error)) from None
+    sent = _signing_key(message, auth)
+    entry = await _authorize(Authorize(Identity.received(idi.type, idi.data), sa.remote, key=sent))
     octets = signed_octets(agreed.request, agreed.nr, prf, keys.pi, idi.write())
-    proof = await prove(entry, auth, octets, prf, _sent_key(message))
+    proof = await prove(entry, auth, octets, prf, sent)
     sa.peer = entry
     own = sa.known_as = entry.own_identity or _asked_for(sa, message) or host.settings.identity
     identity = IDr(own.type, own.data)
@@ -200,8 +208,13 @@ def _certificates(entry: PadEntry, key: PublicKey | None, agreed: Agreed) -> lis
     return []
 
 
-def _sent_key(message: Message) -> PublicKey | None:
-    """The bare key among the peer's certificates.  What is no bare key is passed over: the PAD entry decides."""
+def _signing_key(message: Message, auth: Authentication) -> PublicKey | None:
+    """The bare key among the peer's certificates, if its AUTH is a signature: RFC 5386 s2 wants nothing less.
+
+    What is no bare key is passed over: the PAD entry decides.
+    """
+    if auth.method == AuthMethod.SHARED_KEY:
+        return None
     for payload in message.payloads:
         if isinstance(payload, Certificate) and payload.encoding in RAW_ENCODINGS:
             try:

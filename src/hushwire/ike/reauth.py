@@ -62,7 +62,7 @@ def begin(old: IkeSA) -> None:
 async def _initiate(sa: IkeSA, wanted: Wanted) -> None:
     """What is known of the peer by now counts: it may have another key, too."""
     assert sa.peer is not None
-    await auth.initiate(sa, await Authorize(sa.peer.identity, sa.remote, sa.peer.reqid), wanted)
+    await auth.initiate(sa, await Authorize(None, sa.remote, sa.peer.reqid), wanted)
 
 
 async def complete(sa: IkeSA) -> None:

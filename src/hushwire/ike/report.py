@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hushwire.crypto.keys import PublicKey
 from hushwire.policy.pad import Identity
 from hushwire.wire.address import Endpoint
 
@@ -13,13 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationWanted:
-    """A peer claims an identity: answer with Endpoint.authorized()."""
+    """A peer claims an identity, or is about to: answer with Endpoint.authorized()."""
 
     request: int
-    identity: Identity
+    identity: Identity | None
+    """None: it has yet to."""
     remote: Endpoint
     reqid: int = 0
     """Of the peer that it is known to be; 0: of whoever has the identity."""
+    key: PublicKey | None = None
+    """That it sent, and has yet to prove that it holds."""
 
 
 @dataclass(frozen=True, slots=True)

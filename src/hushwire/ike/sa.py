@@ -187,8 +187,8 @@ class IkeSA:
                     self._requesting = running
                 case Sign(key, scheme, octets):
                     self.host.outbox.append(SignEffect(self._wait(running), key, scheme, octets))
-                case Authorize(identity, remote, reqid):
-                    wanted = report.AuthorizationWanted(self._wait(running), identity, remote, reqid)
+                case Authorize(identity, remote, reqid, key):
+                    wanted = report.AuthorizationWanted(self._wait(running), identity, remote, reqid, key)
                     self.host.outbox.append(wanted)
                 case Install(sas):
                     if not sas:

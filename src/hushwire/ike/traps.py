@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from hushwire.crypto.keys import PublicKey
 from hushwire.policy.pad import Identity, PadEntry
 from hushwire.policy.sad import SA
 from hushwire.wire.address import Endpoint
@@ -68,10 +69,13 @@ class Sign(Trap[bytes]):
 class Authorize(Trap[PadEntry]):
     """Find the PAD entry of an identity that speaks from an address, in DNS if need be.  Raises Unauthorized."""
 
-    identity: Identity
+    identity: Identity | None
+    """What it says it is; None: it has yet to say that, and the entry is one to begin with."""
     remote: Endpoint
     reqid: int = 0
     """Of whom it is meant to be; 0: of nobody in particular."""
+    key: PublicKey | None = None
+    """Sent by the peer, who has said that its signature is by this one (RFC 5386 s2)."""
 
 
 @dataclass(frozen=True, slots=True)

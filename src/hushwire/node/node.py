@@ -450,8 +450,8 @@ class Node:
         while told := self.ike.drain():
             for item in told:
                 match item:
-                    case report.AuthorizationWanted(_, identity):
-                        self._authorization_wanted(item, identity, now)
+                    case report.AuthorizationWanted():
+                        self._authorization_wanted(item, now)
                     case report.Proved(sa):
                         self._proved(sa, now)
                     case report.Established(sa):
@@ -473,10 +473,9 @@ class Node:
                     case _:
                         self._effects.append(item)
 
-    def _authorization_wanted(self, wanted: report.AuthorizationWanted, identity: Identity, now: Now) -> None:
-        peer = self.peers.by_reqid(wanted.reqid) or self.peers.claiming(identity, wanted.remote.address)
+    def _authorization_wanted(self, wanted: report.AuthorizationWanted, now: Now) -> None:
         try:
-            peer = peer or self._claims.admit(identity, wanted.remote.address, now.monotonic)
+            peer = self._claims.search(wanted, now.monotonic)
         except Unauthorized as error:
             self.ike.authorized(wanted.request, error, now)
             return
@@ -502,13 +501,10 @@ class Node:
         return peer.lookup.asked_at + ASK_AGAIN <= now.monotonic
 
     def _authorize(self, peer: Peer, wanted: report.AuthorizationWanted, now: Now) -> None:
-        address = wanted.remote.address
-        entry = peer.entry(address, self.peers.own)
-        if entry is None:
-            why = Unauthorized(f"nothing is known that would prove {peer.name} at {address}")
-            self.ike.authorized(wanted.request, why, now)
-        else:
-            self.ike.authorized(wanted.request, entry, now)
+        try:
+            self.ike.authorized(wanted.request, self._claims.entry(peer, wanted), now)
+        except Unauthorized as error:
+            self.ike.authorized(wanted.request, error, now)
 
     def _proved(self, sa: IkeSA, now: Now) -> None:
         """It has proved its key: policies may stand there."""

@@ -10,7 +10,8 @@ from hushwire.ike.negotiation import Wanted
 from hushwire.names.lookup import AddressLookup, NameLookup
 from hushwire.node.rulebook import permits_clear, refuses
 from hushwire.node.scope import PROTECT_PRIORITY, REQID_BASE, narrowness, nearest, same_hosts, selectors_of
-from hushwire.policy.pad import Identity, PadEntry
+from hushwire.policy.assurance import Assurance
+from hushwire.policy.pad import ANYBODY, Identity, PadEntry
 from hushwire.policy.sad import Direction, Mode
 from hushwire.policy.selector import Flow, Selector
 from hushwire.policy.spd import Action, Policy
@@ -293,10 +294,20 @@ class Peer:
     @property
     def known(self) -> bool:
         """Whether there is something that could prove it."""
-        return self.lookup is None or self.lookup.binding is not None
+        return self.lookup is None or self.lookup.binding is not None or self.may_be_anybody
+
+    @property
+    def may_be_anybody(self) -> bool:
+        """Whether nothing is known that could prove it, and its rule takes strangers (RFC 5386 s2).
+
+        An error is no reason to go in clear, but with a stranger nothing does (law 3).
+        """
+        return self.rule.btns and self.lookup is not None and self.lookup.unbound is not None
 
     def knows(self, key: PublicKey, address: IPAddress) -> bool:
         """Whether a key that it has proved is still one that may prove it there."""
+        if self.may_be_anybody:
+            return True
         return key in self.keys_at(address) or key.fingerprint in self.fingerprints_at(address)
 
     def leave(self, places: Collection[IPAddress], now: float) -> None:
@@ -323,15 +334,21 @@ class Peer:
     def entry(self, remote: IPAddress, own: Sequence[IPAddress]) -> PadEntry | None:
         """Its PAD entry as seen at one of its addresses; None while nothing could prove it there."""
         keys, fingerprints = self.keys_at(remote), self.fingerprints_at(remote)
-        if (remote not in self.ends and not self.rule.roams) or not (keys or fingerprints or self.psk):
+        identity, worth = self.identity, Assurance.NAMED if self.lookup is not None else self.rule.require
+        if remote not in self.ends and not self.rule.roams:
             return None
+        if not (keys or fingerprints or self.psk):
+            if not self.may_be_anybody:
+                return None
+            identity, worth = ANYBODY, Assurance.ENCRYPTED
         rules = (rule for rule in self.rules if not refuses((rule,)))
         inner = self.addresses[0] if self.gateway is not None else remote
         selectors = tuple(selector for rule in rules for selector in selectors_of(rule, own, inner))
         return PadEntry(
-            self.name, self.identity, () if self.rule.roams else self.ends, keys, self.psk, self.rule.require,
+            self.name, identity, () if self.rule.roams else self.ends, keys, self.psk, worth,
             self.reqid, self.mode(self.rule), selectors, self._own_identity(own, remote), fingerprints,
-            self.identities[1:], introduced=not (self.born and self.rule.name is not None),
+            self.identities[1:],
+            introduced=identity is not ANYBODY and not (self.born and self.rule.name is not None),
         )  # fmt: skip
 
     def _own_identity(self, own: Sequence[IPAddress], remote: IPAddress) -> Identity | None:
@@ -397,8 +414,11 @@ class Peer:
 
     @property
     def denied(self) -> bool:
-        """Whether it is a signed statement that nothing can prove it: that there is no key, or no signed zone."""
-        if self.lookup is None or self.lookup.binding is not None or self.lookup.unbound is None:
+        """Whether it is a signed statement that nothing can prove it: that there is no key, or no signed zone.
+
+        Of who may be a stranger there is no such statement.
+        """
+        if self.lookup is None or self.lookup.binding is not None or self.lookup.unbound is None or self.rule.btns:
             return False
         return self.lookup.unbound.outcome is not Outcome.ERROR
 

@@ -101,10 +101,20 @@ class Peers:
         # Of those that rules about many brought in there may be thousands, each known by its own name only.
         born = self._by_name.get(str(identity))
         peers = (*self._configured, *([born] if born is not None and born.born and not born.is_alias else ()))
-        found = [peer for peer in peers if identity in peer.identities]
+        found = [peer for peer in peers if identity in peer.identities and (not peer.rule.btns or remote in peer.ends)]
         return self._found(
             max(found, key=lambda peer: any(remote in key[0].remote for key in peer.policies), default=None)
         )
+
+    def introduced_at(self, address: IPAddress, but: Peer) -> Peer | None:
+        """Which peer, `but` apart, has an address that no stranger may speak for: it has more to prove than a key."""
+        for peer in self._by_reqid.values():
+            networks = (network for rule in peer.rules for network in rule.remote_networks)
+            if peer is not but and not peer.rule.btns and not peer.is_trap and (
+                address in peer.addresses or any(address in network for network in networks)
+            ):  # fmt: skip
+                return peer
+        return None
 
     def holding(self, address: IPAddress, but: Peer) -> Peer | None:
         """Which peer, `but` apart, has a policy that protects packets to this one address."""
@@ -209,7 +219,8 @@ class Peers:
     def _add(self, number: int, rules: Rules, secret: str) -> Peer:
         rule = rules[0]
         lookup: NameLookup | AddressLookup | None = None
-        if rule.require is Assurance.NAMED:
+        if rule.require is Assurance.NAMED or rule.btns:
+            # RFC 5386 s2: strangers come last.  Who has a key in the DNS has to prove that one.
             if rule.name is not None:
                 lookup = NameLookup(rule.name, self._number, self._entropy, self.own, roams=rule.roams)
             elif not rule.many and not isinstance(rule.peer, str):

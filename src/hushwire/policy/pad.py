@@ -1,6 +1,7 @@
 """The peer authorization database (RFC 4301 s4.4.3): who may be there, and what he may speak for."""
 
-from dataclasses import dataclass
+from base64 import b64encode
+from dataclasses import dataclass, replace
 
 from hushwire.crypto.keys import PublicKey
 from hushwire.policy.assurance import Assurance
@@ -8,6 +9,9 @@ from hushwire.policy.sad import Mode
 from hushwire.policy.selector import Selector
 from hushwire.wire.address import IPAddress, address_from_octets
 from hushwire.wire.registry import IDType
+
+PUBLICKEY = IDType(256)
+"""RFC 5386 s2: the identity of who is known by nothing but a key.  On the wire types have one octet: nobody says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,11 @@ class Identity:
         return cls(IDType.IPV4_ADDR if address.version == 4 else IDType.IPV6_ADDR, address.packed)
 
     @classmethod
+    def public_key(cls, key: PublicKey) -> "Identity":
+        """What the identity that a BTNS peer asserts is coerced to (RFC 5386 s2)."""
+        return cls(PUBLICKEY, key.fingerprint)
+
+    @classmethod
     def received(cls, kind: IDType, data: bytes) -> "Identity":
         """A peer's claim.  Case is folded for names; nothing else is mended, so NUL or a trailing dot never match."""
         return cls(kind, data.lower() if kind in (IDType.FQDN, IDType.RFC822_ADDR) else data)
@@ -35,8 +44,19 @@ class Identity:
         """For people and logs: a peer's octets are escaped and cut."""
         if self.type in (IDType.IPV4_ADDR, IDType.IPV6_ADDR) and len(self.data) in (4, 16):
             return str(address_from_octets(self.data))
+        if self.type == PUBLICKEY:
+            return fingerprint_text(self.data) if self.data else "anybody"
         text = self.data[:128].decode("latin-1")
         return "".join(c if c.isascii() and c.isprintable() and c != "\\" else f"\\x{ord(c):02x}" for c in text)
+
+
+ANYBODY = Identity(PUBLICKEY, b"")
+"""What the wildcard BTNS entry matches (RFC 5386 s2)."""
+
+
+def fingerprint_text(fingerprint: bytes) -> str:
+    """SHA-256 of a SubjectPublicKeyInfo as people compare them: as OpenSSH writes its own."""
+    return "SHA256:" + b64encode(fingerprint).decode().rstrip("=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +66,7 @@ class PadEntry:
     name: str
     """The rule's word for it."""
     identity: Identity
-    """What it must say it is."""
+    """What it must say it is; of a BTNS entry, the key that it must prove, or ANYBODY."""
     addresses: tuple[IPAddress, ...]
     """Where it may speak from; empty: anywhere (a rule that roams)."""
     keys: tuple[PublicKey, ...]
@@ -69,6 +89,15 @@ class PadEntry:
 
     introduced: bool = True
     """An administrator named it.  Else a name that anybody may have made brought it in, and led us who knows where."""
+
+    @property
+    def btns(self) -> bool:
+        """Whether it matches on a key alone, whatever its peer says it is (RFC 5386 s2)."""
+        return self.identity.type == PUBLICKEY
+
+    def met(self, key: PublicKey) -> "PadEntry":
+        """Of a wildcard, the entry of who has sent this key and has yet to prove that he holds it."""
+        return replace(self, identity=Identity.public_key(key), keys=(key,))
 
     def speaks_from(self, address: IPAddress) -> bool:
         return not self.addresses or address in self.addresses

@@ -1,0 +1,60 @@
+"""Hosts that were never introduced: no key in any zone, no configuration but one rule for everybody (RFC 5386)."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from hushwire.lab import uml
+from hushwire.lab.peer import eventually
+from hushwire.lab.story import Story
+
+PLANE = os.environ.get("HUSHWIRE_PLANE", "userspace")
+NETWORKS = ("192.0.2.0/24", "2001:db8::/64")
+
+
+def rules(story: Story, below: str) -> str:
+    said = "".join(f'[[rule]]\npeer = "{at}"\ngroup = "clear"\n' for at in (story["dns"].v4, story["dns"].v6))
+    return said + "".join(f'[[rule]]\npeer = "{net}"\nrequire = "encrypted"\nbelow = "{below}"\n' for net in NETWORKS)
+
+
+@pytest.fixture
+def story() -> Iterator[Story]:
+    with Story("alice", "bob", plane=PLANE) as story:
+        yield story
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("below", ["block", "clear"])
+def test_strangers_encrypt(story: Story, below: str) -> None:
+    """The web by a bare address: the first packet waits until both ends know each other's keys."""
+    for name in ("alice", "bob"):
+        story.hire(name, rules(story, below), publish=False)
+    alice, bob = story["alice"], story["bob"]
+    pages = story.serve_web(bob)
+    for version, address in ((4, bob.v4), (6, bob.v6)):
+        fetched, canaries = story.curl(alice, str(address), pages, version=version)
+        assert fetched, story.log()
+        assert story.seen(canaries) == 0
+        at_alice, at_bob = (
+            story.peer("alice", str(address)),
+            story.peer("bob", str(alice.v4 if version == 4 else alice.v6)),
+        )
+        assert (at_alice["level"], at_bob["level"]) == ("encrypted", "encrypted")
+        assert at_alice["ike"][0]["key"] == story.daemons["bob"].key.public.fingerprint.hex()  # type: ignore[index]
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("below", ["block", "clear"])
+def test_who_has_no_ipsec_is_met_as_the_rule_says(story: Story, below: str) -> None:
+    story.hire("alice", rules(story, below), publish=False)
+    pages = story.serve_web(story["bob"])
+    fetched, canaries = story.curl(story["alice"], str(story["bob"].v4), pages)
+    assert fetched is (below == "clear"), story.log()
+    assert (story.seen(canaries) > 0) is (below == "clear")
+    assert eventually(lambda: story["bob"].ping(story["alice"], timeout=2), 10) is (below == "clear")
+
+
+@pytest.mark.uml
+def test_with_the_kernel_plane() -> None:
+    assert uml.lab_tests(__file__).returncode == 0

@@ -1,0 +1,84 @@
+"""Strangers (RFC 5386): hosts of which nothing is known, and which encrypt none the less."""
+
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from hushwire.config import Rule
+from hushwire.events import Outcome
+from hushwire.names.reverse import reverse_name
+from hushwire.policy.assurance import Assurance
+from hushwire.policy.spd import Action
+
+from .conftest import ADDRESS, KEY, named
+
+ALICE, BOB, EVE = ADDRESS["alice"], ADDRESS["bob"], ADDRESS["eve"]
+ALL = ip_network("192.0.2.0/24")
+ANYBODY = Rule(ALL, Assurance.ENCRYPTED, Action.BLOCK)
+PERHAPS = Rule(ALL, Assurance.ENCRYPTED, Action.CLEAR)
+
+
+def met(net: Any, alice: Any, bob: Any, rule: Rule = ANYBODY) -> tuple[Any, Any]:
+    hosts = net.host("alice", alice or rule), net.host("bob", bob or rule)
+    net.start()
+    return hosts
+
+
+@pytest.mark.parametrize("rule", [ANYBODY, PERHAPS])
+def test_two_strangers(make_net: Any, rule: Rule) -> None:
+    net = make_net()
+    alice, bob = met(net, rule, rule)
+    assert net.fate(alice, BOB) is Action.PROTECT
+    assert net.fate(bob, ALICE) is Action.PROTECT
+    assert [notice["level"] for notice in alice.about("ike.established")] == ["encrypted"]
+    assert [notice["level"] for notice in bob.about("ike.established")] == ["encrypted"]
+    (sa,) = alice.node.ike.sas
+    assert sa.authenticated.entry.keys == (KEY["bob"].public,)
+
+
+@pytest.mark.parametrize("rule", [ANYBODY, PERHAPS])
+def test_nobody_there(make_net: Any, rule: Rule) -> None:
+    """Without a peer the rule's word counts."""
+    net = make_net()
+    alice = net.host("alice", rule)
+    net.start()
+    assert net.fate(alice, BOB, patience=60) is (rule.below if rule.below is Action.CLEAR else Action.BLOCK)
+
+
+def test_who_has_a_key_in_the_reverse_zone_has_to_prove_that(make_net: Any) -> None:
+    """And then is no stranger."""
+    net = make_net()
+    alice, _ = met(net, None, None)
+    net.zone[reverse_name(BOB)] = ((), (KEY["bob"].public,))
+    assert net.fate(alice, BOB) is Action.PROTECT
+    assert alice.about("ike.established")[-1]["level"] == "named"
+
+
+def test_who_has_another_key_in_the_reverse_zone_is_no_stranger(make_net: Any) -> None:
+    """Law 4: whoever fails as what he is known for does not go for a stranger."""
+    net = make_net()
+    alice, bob = met(net, None, None)
+    net.zone[reverse_name(BOB)] = ((), (KEY["other"].public,))
+    assert net.fate(alice, BOB, patience=30) is Action.BLOCK
+    assert net.fate(bob, ALICE, patience=30) is Action.BLOCK
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DENIED, Outcome.INSECURE, Outcome.ERROR])
+def test_an_error_of_the_dns_keeps_no_strangers_apart(make_net: Any, outcome: Outcome) -> None:
+    net = make_net()
+    net.outcome[reverse_name(BOB)] = net.outcome[reverse_name(ALICE)] = outcome
+    alice, _ = met(net, None, None)
+    assert net.fate(alice, BOB, patience=30) is Action.PROTECT
+
+
+def test_a_stranger_speaks_for_no_address_of_who_was_introduced(make_net: Any) -> None:
+    """RFC 5386 s2, the second search: bob.example is at that address, and Eve has taken it."""
+    net = make_net()
+    net.zone["bob.example"] = ((BOB,), (KEY["bob"].public,))
+    alice = net.host("alice", ANYBODY, named("bob"))
+    eve = net.host("eve", ANYBODY)
+    eve.addresses = (BOB,)
+    net.start()
+    assert net.fate(eve, ALICE, patience=30) is Action.BLOCK
+    assert not alice.sad
