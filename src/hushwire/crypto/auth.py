@@ -1,4 +1,4 @@
-"""AUTH: RFC 7296 s2.15 and s3.8, RFC 7427 (digital signature), RFC 4754 (ECDSA), RFC 8420 (EdDSA).
+"""AUTH: RFC 7296 s2.15 and s3.8, RFC 7427 (digital signature), RFC 4754 (ECDSA), RFC 8420 (EdDSA), RFC 7619 (NULL).
 
 Signatures with SHA-1 or MD5 are neither made nor accepted, whatever the method (SLOTH; RFC 8247 s4.2).  That includes
 method 1: RFC 7296 s3.8 makes SHA-1 its default but leaves the hash open, and ours is always SHA-2.
@@ -69,14 +69,19 @@ class Verified:
     """Proof that the holder of a key made an AUTH payload for the octets given.  Only this module makes it."""
 
     public: PublicKey | None
-    """None: a shared key."""
+    """None: a shared key, or nobody's."""
     scheme: str
-    """A Scheme's name, or SHARED_KEY."""
+    """A Scheme's name, SHARED_KEY, or NULL."""
     seal: InitVar[object]
 
     def __post_init__(self, seal: object) -> None:
         if seal is not _SEAL:
             raise TypeError("only crypto.auth makes Verified")
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether it proves no more than that IKE_AUTH is of who made IKE_SA_INIT (RFC 7619 s2.1)."""
+        return self.scheme == AuthMethod.NULL.name
 
 
 def signed_octets(
@@ -176,6 +181,16 @@ def compare_shared_key(expected: bytes, data: bytes) -> Verified:
     if not expected or not hmac.compare_digest(data, expected):
         raise AuthenticationFailed("SHARED_KEY: the peer has another key")
     return Verified(None, AuthMethod.SHARED_KEY.name, _SEAL)
+
+
+def verify_null(prf_id: PrfID, sk_p: Secret, data: bytes, octets: bytes) -> Verified:
+    """Proof that whoever holds the other half of this IKE SA's keys made `data`, or AuthenticationFailed.
+
+    `sk_p` is the maker's SK_pi or SK_pr (RFC 7619 s2.1).
+    """
+    if not hmac.compare_digest(data, shared_key_auth(prf_id, sk_p, octets)):
+        raise AuthenticationFailed("NULL: this is not of who made IKE_SA_INIT")
+    return Verified(None, AuthMethod.NULL.name, _SEAL)
 
 
 def _read_digital_signature(data: bytes) -> tuple[Scheme, bytes]:

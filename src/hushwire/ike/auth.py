@@ -1,4 +1,4 @@
-"""IKE_AUTH (RFC 7296 s1.2, s2.15, RFC 7670 for raw keys).
+"""IKE_AUTH (RFC 7296 s1.2, s2.15, RFC 7670 for raw keys, RFC 7619 for none).
 
 HDR, SK {IDi, [CERT,] [CERTREQ,] [IDr,] AUTH, SAi2, TSi, TSr}  -->
                                 <--  HDR, SK {IDr, [CERT,] AUTH, SAr2, TSi, TSr}
@@ -17,7 +17,7 @@ from hushwire.ike.init import RAW_ENCODINGS, Agreed
 from hushwire.ike.negotiation import Wanted, answer_request, assemble, request_payloads, take_response
 from hushwire.ike.proof import Authenticated, authentication, prove
 from hushwire.ike.traps import Authorize, Install, Request, Respond
-from hushwire.policy.pad import Identity, PadEntry
+from hushwire.policy.pad import ANONYMOUS, Identity, PadEntry
 from hushwire.wire.message import Message
 from hushwire.wire.payload import (
     Authentication,
@@ -29,7 +29,7 @@ from hushwire.wire.payload import (
     Payload,
     SecurityAssociation,
 )  # fmt: skip
-from hushwire.wire.registry import AuthMethod, ExchangeType, NotifyType, PrfID
+from hushwire.wire.registry import AuthMethod, ExchangeType, IDType, NotifyType, PrfID
 
 if TYPE_CHECKING:
     from hushwire.ike.sa import IkeSA
@@ -43,14 +43,14 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
     sa.peer = entry
     agreed = await init.initiate(sa)
     host, keys, prf = sa.host, sa.keys, _prf(sa)
-    ours = sa.known_as = sa.known_as or entry.own_identity or host.settings.identity
+    ours = sa.known_as = ANONYMOUS if entry.own_null else sa.known_as or entry.own_identity or host.settings.identity
     identity = IDi(ours.type, ours.data)
     octets = signed_octets(agreed.request, agreed.nr, prf, keys.pi, identity.write())
     if sa.succession.instead_of and not _may_replace(sa, host.peers.get(entry.identity, ())):
         sa.close("the peer has replaced the old one by now")
         return
     key = sa.proved_with = _own_key(sa, entry)
-    auth = await authentication(entry, key, agreed.hashes, octets, prf)
+    auth = await authentication(entry, key, agreed.hashes, octets, prf, keys.pi)
     spi_in = host.new_child_spi()
     payloads: list[Payload] = [
         identity,
@@ -60,7 +60,8 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
         auth,
         *request_payloads(sa, wanted, spi_in, with_ke=False),
     ]
-    if entry.introduced and not host.peers.get(entry.identity) and not host.speaks_with(sa.remote.address):
+    first = not host.peers.get(entry.identity) and not host.speaks_with(sa.remote.address)
+    if first and entry.introduced and not entry.own_null:
         payloads.append(Notify(NotifyType.INITIAL_CONTACT))
     elif sa.succession.instead_of:
         payloads.append(Notify(REPLACES, sa.succession.instead_of))
@@ -98,13 +99,15 @@ async def _prove_responder(sa: "IkeSA", entry: PadEntry, agreed: Agreed, respons
     if idr is None or auth is None:
         _raise_error(response)
         raise Rejected(NotifyType.AUTHENTICATION_FAILED, "IKE_AUTH response without IDr or AUTH")
-    claimed, sent = Identity.received(idr.type, idr.data), _signing_key(response, auth)
+    claimed, sent = _claimed(idr, auth), _signing_key(response, auth)
     if entry.btns:
-        entry = await _authorize(Authorize(claimed, sa.remote, entry.reqid, sent))
+        entry = _taken(sa, await _authorize(Authorize(claimed, sa.remote, entry.reqid, sent)), auth)
     elif claimed not in (entry.identity, *entry.also):
         raise Rejected(NotifyType.AUTHENTICATION_FAILED, f"the peer is {claimed}, not {entry.identity}")
     octets = signed_octets(agreed.response, agreed.ni, _prf(sa), sa.keys.pr, idr.write())
-    return await prove(entry, auth, octets, _prf(sa), sent)
+    proof = await prove(entry, auth, octets, _prf(sa), sa.keys.pr, sent)
+    _keep_apart(sa, proof)
+    return proof
 
 
 async def _authorize(question: Authorize) -> PadEntry:
@@ -124,15 +127,16 @@ async def respond(sa: "IkeSA", message: Message) -> None:
         # No AUTH would ask for EAP, which hushwire does not do (DESIGN.md law 9).
         raise Rejected(NotifyType.AUTHENTICATION_FAILED, "IKE_AUTH request without IDi or AUTH")
     sent = _signing_key(message, auth)
-    entry = await _authorize(Authorize(Identity.received(idi.type, idi.data), sa.remote, key=sent))
+    entry = _taken(sa, await _authorize(Authorize(_claimed(idi, auth), sa.remote, key=sent)), auth)
     octets = signed_octets(agreed.request, agreed.nr, prf, keys.pi, idi.write())
-    proof = await prove(entry, auth, octets, prf, sent)
+    proof = await prove(entry, auth, octets, prf, keys.pi, sent)
+    _keep_apart(sa, proof)
     sa.peer = entry
-    own = sa.known_as = entry.own_identity or _asked_for(sa, message) or host.settings.identity
+    own = sa.known_as = _asked_for(sa, message, entry) or entry.own_identity or host.settings.identity
     identity = IDr(own.type, own.data)
     ours = signed_octets(agreed.response, agreed.ni, prf, keys.pr, identity.write())
     key = sa.proved_with = _own_key(sa, entry)
-    answer = await authentication(entry, key, agreed.hashes, ours, prf)
+    answer = await authentication(entry, key, agreed.hashes, ours, prf, keys.pr)
     payloads: list[Payload] = [identity, *_certificates(entry, key, _asking(agreed, message)), answer]
     if message.notify(NotifyType.INITIAL_CONTACT) is not None:
         sa.first_contact()
@@ -168,11 +172,45 @@ async def respond(sa: "IkeSA", message: Message) -> None:
         host.outbox.append(report.ChildFailed(sa, failure))
 
 
-def _asked_for(sa: "IkeSA", message: Message) -> Identity | None:
+def _claimed(payload: IDi | IDr, auth: Authentication) -> Identity:
+    """What a peer says it is.  Raises Rejected."""
+    if payload.type == IDType.NULL and payload.data:
+        raise Rejected(NotifyType.INVALID_SYNTAX, "ID_NULL that is not empty")
+    # RFC 7619 s2.2: what is said along with NULL counts for nothing.
+    return ANONYMOUS if auth.method == AuthMethod.NULL else Identity.received(payload.type, payload.data)
+
+
+def _taken(sa: "IkeSA", entry: PadEntry, auth: Authentication) -> PadEntry:
+    """What an entry comes to for who authenticates himself so."""
+    nobody = auth.method == AuthMethod.NULL and entry.null
+    return entry.nobodys(sa.remote.address, sa.spi_i + sa.spi_r) if nobody else entry
+
+
+def _keep_apart(sa: "IkeSA", proof: Authenticated) -> None:
+    """RFC 7619 s2.5, s3.3: who stays anonymous gets no traffic of whoever is there already.  Raises Rejected.
+
+    He may be the same, who has forgotten the other IKE SA: whether that still lives is asked (RFC 7619 s2.3).
+    """
+    if not proof.anonymous:
+        return
+    for other in sa.host.beside(sa, proof.entry):
+        if sa.initiator and not other.origin[1] and other.established >= sa.created and other.remote == sa.remote:
+            # Both ends began at once, and one of the two goes.
+            continue
+        other.doubt()
+        raise Rejected(NotifyType.AUTHENTICATION_FAILED, f"there is somebody at {sa.remote.address} already")
+
+
+def _asked_for(sa: "IkeSA", message: Message, entry: PadEntry) -> Identity | None:
     """RFC 7296 s3.5: of our identities, the one that the initiator hopes for.  Where we are is one of them, too."""
+    if entry.own_null:
+        return ANONYMOUS
     hint = message.one(IDr)
     here = Identity.address(sa.local.address)
-    return here if hint is not None and Identity.received(hint.type, hint.data) == here else None
+    # A rule that gives us another identity for this peer has the last word.
+    ours = (here, sa.host.settings.identity) if entry.own_identity in (None, here) else ()
+    hoped = Identity.received(hint.type, hint.data) if hint is not None else None
+    return hoped if hoped in ours else None
 
 
 def _may_replace(sa: "IkeSA", others: Sequence["IkeSA"]) -> bool:
@@ -185,8 +223,8 @@ def _prf(sa: "IkeSA") -> PrfID:
 
 
 def _own_key(sa: "IkeSA", entry: PadEntry) -> PublicKey | None:
-    """What we prove ourselves with, to the end of this exchange; None where a shared key does."""
-    return sa.host.settings.key if entry.psk is None else None
+    """What we prove ourselves with, to the end of this exchange; None where a shared key does, or nothing."""
+    return sa.host.settings.key if entry.psk is None and not entry.own_null else None
 
 
 def _asking(agreed: Agreed, message: Message) -> Agreed:
@@ -213,7 +251,7 @@ def _signing_key(message: Message, auth: Authentication) -> PublicKey | None:
 
     What is no bare key is passed over: the PAD entry decides.
     """
-    if auth.method == AuthMethod.SHARED_KEY:
+    if auth.method in (AuthMethod.SHARED_KEY, AuthMethod.NULL):
         return None
     for payload in message.payloads:
         if isinstance(payload, Certificate) and payload.encoding in RAW_ENCODINGS:

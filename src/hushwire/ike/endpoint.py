@@ -278,7 +278,7 @@ class Endpoint:
         for told in self._host.outbox:
             if not isinstance(told, report.Established):
                 continue
-            for other in self.of_peer(told.sa.peer.identity) if told.sa.peer else ():
+            for other in self._host.rivals(told.sa):
                 if other.state is not State.ESTABLISHED or other.deleting or not _same_way(other, told.sa):
                     # It is no rival: it is going, or its address is, and cannot tell the peer so any more.
                     continue

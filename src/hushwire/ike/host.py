@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from heapq import heappush
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hushwire.entropy import Entropy
 from hushwire.events import Effect, Notice
@@ -12,7 +12,7 @@ from hushwire.ike.half_open import HalfOpen
 from hushwire.ike.report import Report
 from hushwire.ike.settings import Settings
 from hushwire.ike.state import State
-from hushwire.policy.pad import Identity
+from hushwire.policy.pad import Identity, PadEntry
 from hushwire.timers import Now
 from hushwire.wire.address import IPAddress
 from hushwire.wire.message import Message
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hushwire.ike.sa import IkeSA
 
 Exchange = Coroutine[Any, Any, None]
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Host:
     """By our own SPI."""
     peers: dict[Identity, list["IkeSA"]] = field(default_factory=dict)
     """Authenticated ones, by who is there."""
+    by_reqid: dict[int, list["IkeSA"]] = field(default_factory=dict)
+    """The same, by whose policies they serve."""
     half_open: HalfOpen = field(default_factory=HalfOpen)
     alarms: list[tuple[float, int, "IkeSA"]] = field(default_factory=list)
     """A heap of when to look at which SA, in the order asked for at equal times; some are stale, none is late."""
@@ -86,6 +89,25 @@ class Host:
         others = self.peers.get(sa.authenticated.entry.identity, ())
         return [o for o in others if o is not sa and o.state is State.ESTABLISHED and o.remote == sa.remote]
 
+    def beside(self, sa: "IkeSA", entry: PadEntry) -> list["IkeSA"]:
+        """The other IKE SAs that stand with whoever is at the same address, and serve the same policies."""
+        others = [other for other in self.by_reqid.get(entry.reqid, ()) if other is not sa and not other.deleting]
+        there = [other for other in others if other.remote.address == sa.remote.address]
+        return [other for other in there if other.state is State.ESTABLISHED]
+
+    def rivals(self, sa: "IkeSA") -> list["IkeSA"]:
+        """The IKE SAs of which one is enough: with the same peer, or whoever is in the place of one without a name."""
+        if sa.authenticated is None:
+            return []
+        entry = sa.authenticated.entry
+        return self.beside(sa, entry) if entry.anonymous else list(self.peers.get(entry.identity, ()))
+
+    def admit(self, sa: "IkeSA", entry: PadEntry) -> None:
+        """An IKE SA is authenticated."""
+        self.half_open.discard(sa)
+        self.peers.setdefault(entry.identity, []).append(sa)
+        self.by_reqid.setdefault(entry.reqid, []).append(sa)
+
     def wake(self, sa: "IkeSA", when: float) -> None:
         """Look at an IKE SA's timers at monotonic time `when`."""
         heappush(self.alarms, (when, next(self.alarm_numbers), sa))
@@ -96,12 +118,8 @@ class Host:
             del self.sas[sa.spi]
         self.half_open.discard(sa)
         if sa.authenticated is not None:
-            identity = sa.authenticated.entry.identity
-            others = [other for other in self.peers.get(identity, ()) if other is not sa]
-            if others:
-                self.peers[identity] = others
-            else:
-                self.peers.pop(identity, None)
+            _take_out(self.peers, sa.authenticated.entry.identity, sa)
+            _take_out(self.by_reqid, sa.authenticated.entry.reqid, sa)
 
     def jitter(self, seconds: float) -> float:
         """Between 80 and 100 per cent of `seconds`, so that hosts that started together do not rekey together."""
@@ -113,3 +131,11 @@ class Host:
 
     def notice(self, kind: str, *fields: tuple[str, str | int | float], grave: bool = False) -> None:
         self.outbox.append(Notice(kind, fields, grave))
+
+
+def _take_out(index: dict[Key, list["IkeSA"]], key: Key, sa: "IkeSA") -> None:
+    others = [other for other in index.get(key, ()) if other is not sa]
+    if others:
+        index[key] = others
+    else:
+        index.pop(key, None)

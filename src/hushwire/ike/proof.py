@@ -8,10 +8,13 @@ from hushwire.crypto.auth import (
     Verified,
     choose_scheme,
     compare_shared_key,
+    shared_key_auth,
     verify,
+    verify_null,
 )  # fmt: skip
 from hushwire.crypto.auth import auth_payload as write_auth
 from hushwire.crypto.keys import PublicKey
+from hushwire.crypto.secret import Secret
 from hushwire.ike.errors import Rejected
 from hushwire.ike.traps import Sign
 from hushwire.policy.assurance import Assurance
@@ -31,18 +34,31 @@ class Authenticated:
     verified: Verified
 
     @property
+    def anonymous(self) -> bool:
+        """Whether the peer proved nothing but that it is one and the same (RFC 7619)."""
+        return self.verified.anonymous
+
+    @property
     def assurance(self) -> Assurance:
-        return self.entry.assurance
+        return min(self.entry.assurance, Assurance.ENCRYPTED) if self.anonymous else self.entry.assurance
 
 
 async def prove(
-    entry: PadEntry, payload: Authentication, octets: bytes, prf: PrfID, sent: PublicKey | None
+    entry: PadEntry, payload: Authentication, octets: bytes, prf: PrfID, sk_p: Secret, sent: PublicKey | None
 ) -> Authenticated:
     """Check a peer's AUTH payload against its PAD entry; raises Rejected(AUTHENTICATION_FAILED).
 
-    `sent` is the key of the peer's CERT payload.  It is no evidence: it only says which of the entry's keys to try, or
-    is the one that a fingerprint of the entry's is of.
+    `sk_p` is the peer's SK_pi or SK_pr.  `sent` is the key of its CERT payload.  That is no evidence: it only says
+    which of the entry's keys to try, or is the one that a fingerprint of the entry's is of.
     """
+    if payload.method == AuthMethod.NULL:
+        # RFC 7619 s2: where policy wants to know who the peer is, this is an AUTH that failed.
+        if not entry.anonymous:
+            raise Rejected(NotifyType.AUTHENTICATION_FAILED, "the peer is anonymous, and no rule lets it be")
+        try:
+            return Authenticated(entry, verify_null(prf, sk_p, payload.data, octets))
+        except AuthenticationFailed as error:
+            raise Rejected(NotifyType.AUTHENTICATION_FAILED, str(error)) from None
     if payload.method == AuthMethod.SHARED_KEY:
         if entry.psk is None:
             raise Rejected(NotifyType.AUTHENTICATION_FAILED, "a shared key, and none is configured")
@@ -68,9 +84,11 @@ def _candidates(entry: PadEntry, sent: PublicKey | None) -> list[PublicKey]:
 
 
 async def authentication(
-    entry: PadEntry, key: PublicKey | None, hashes: frozenset[HashID] | None, octets: bytes, prf: PrfID
+    entry: PadEntry, key: PublicKey | None, hashes: frozenset[HashID] | None, octets: bytes, prf: PrfID, sk_p: Secret
 ) -> Authentication:
     """Our own AUTH payload, made by the keeper.  Raises Rejected when the peer can verify nothing of ours."""
+    if entry.own_null:
+        return Authentication(AuthMethod.NULL, shared_key_auth(prf, sk_p, octets))
     if entry.psk is not None:
         return Authentication(AuthMethod.SHARED_KEY, await Sign(entry.psk, shared_key_scheme(prf), octets))
     scheme = choose_scheme(key.kind, hashes) if key is not None else None

@@ -48,8 +48,8 @@ def begin(old: IkeSA) -> None:
         return
     old.succession.attempts += 1
     child = next(iter(old.children.values()), None)
-    if child is None:
-        # Nothing is lost with it, and the next packet asks for another.
+    if child is None or old.authenticated.anonymous:
+        # Nothing is lost with it, and the next packet asks for another; or nobody can show that he is the same.
         old.delete()
         return
     wanted = Wanted((child.selector,), child.mode)

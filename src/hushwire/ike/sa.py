@@ -51,6 +51,10 @@ class Timer(Enum):
     REAUTHENTICATE = auto()
 
 
+DOUBT = 1.0
+"""Seconds of silence from a peer, after which it may be doubted: nobody has us ask more often."""
+
+
 class IkeSA:
     """One IKE SA, of either role."""
 
@@ -411,8 +415,7 @@ class IkeSA:
         self._advance(Input.AUTHENTICATED)
         self.authenticated = proof
         self.peer = proof.entry
-        self.host.half_open.discard(self)
-        self.host.peers.setdefault(proof.entry.identity, []).append(self)
+        self.host.admit(self, proof.entry)
         settings, now = self.host.settings, self.host.now.monotonic
         self.established = now
         self._timers.stop(Timer.HALF_OPEN)
@@ -561,6 +564,11 @@ class IkeSA:
             self.start(lambda: self.host.exchanges.liveness(self))
         if self.state is State.ESTABLISHED:
             self._arm(Timer.LIVENESS, max(self.heard, now - liveness / 2) + liveness)
+
+    def doubt(self) -> None:
+        """The peer may have forgotten it: ask now, unless it was heard of a moment ago (RFC 7619 s2.3)."""
+        if self.host.now.monotonic - self.heard >= DOUBT and self._ours is None:
+            self.start(lambda: self.host.exchanges.liveness(self))
 
     def _check_patience(self) -> None:
         """An exchange that waits for a keeper or a plane that never answers would stop all others for ever."""

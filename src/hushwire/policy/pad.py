@@ -7,11 +7,13 @@ from hushwire.crypto.keys import PublicKey
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.sad import Mode
 from hushwire.policy.selector import Selector
-from hushwire.wire.address import IPAddress, address_from_octets
+from hushwire.wire.address import IPAddress, address_from_octets, host_network
 from hushwire.wire.registry import IDType
 
 PUBLICKEY = IDType(256)
 """RFC 5386 s2: the identity of who is known by nothing but a key.  On the wire types have one octet: nobody says so."""
+NOBODY = IDType(257)
+"""Of who is known by nothing at all, with what tells him from others like him.  Nobody says so either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +42,28 @@ class Identity:
         """A peer's claim.  Case is folded for names; nothing else is mended, so NUL or a trailing dot never match."""
         return cls(kind, data.lower() if kind in (IDType.FQDN, IDType.RFC822_ADDR) else data)
 
+    @classmethod
+    def nobody(cls, mark: bytes) -> "Identity":
+        """Whom an unauthenticated peer is taken for; `mark` is of his IKE SA alone, so nobody else is the same."""
+        return cls(NOBODY, mark)
+
     def __str__(self) -> str:
         """For people and logs: a peer's octets are escaped and cut."""
         if self.type in (IDType.IPV4_ADDR, IDType.IPV6_ADDR) and len(self.data) in (4, 16):
             return str(address_from_octets(self.data))
         if self.type == PUBLICKEY:
             return fingerprint_text(self.data) if self.data else "anybody"
+        if self.type in (NOBODY, IDType.NULL):
+            return "anonymous"
         text = self.data[:128].decode("latin-1")
         return "".join(c if c.isascii() and c.isprintable() and c != "\\" else f"\\x{ord(c):02x}" for c in text)
 
 
 ANYBODY = Identity(PUBLICKEY, b"")
 """What the wildcard BTNS entry matches (RFC 5386 s2)."""
+
+ANONYMOUS = Identity(IDType.NULL, b"")
+"""What is said by who does not say who he is (RFC 7619 s2.2)."""
 
 
 def fingerprint_text(fingerprint: bytes) -> str:
@@ -89,15 +101,43 @@ class PadEntry:
 
     introduced: bool = True
     """An administrator named it.  Else a name that anybody may have made brought it in, and led us who knows where."""
+    null: bool = False
+    """It may leave itself unauthenticated (RFC 7619 s2.4)."""
+    own_null: bool = False
+    """We leave ourselves unauthenticated, and say nothing of who we are."""
 
     @property
     def btns(self) -> bool:
         """Whether it matches on a key alone, whatever its peer says it is (RFC 5386 s2)."""
         return self.identity.type == PUBLICKEY
 
+    @property
+    def anonymous(self) -> bool:
+        """Whether its peer stays unauthenticated."""
+        return self.identity.type == NOBODY
+
     def met(self, key: PublicKey) -> "PadEntry":
         """Of a wildcard, the entry of who has sent this key and has yet to prove that he holds it."""
         return replace(self, identity=Identity.public_key(key), keys=(key,))
+
+    def nobodys(self, where: IPAddress, mark: bytes) -> "PadEntry":
+        """What it comes to for a peer at `where` who has not authenticated himself, told from others by `mark`.
+
+        RFC 7619 s2.5: he is kept apart from all others, and speaks for no address but the one that he speaks from.
+        """
+        return replace(
+            self,
+            identity=Identity.nobody(mark),
+            addresses=(where,),
+            keys=(),
+            psk=None,
+            fingerprints=(),
+            also=(),
+            assurance=min(self.assurance, Assurance.ENCRYPTED),
+            mode=Mode.TRANSPORT,
+            selectors=tuple(selector for selector in self.selectors if selector.remote == host_network(where)),
+            introduced=False,
+        )
 
     def speaks_from(self, address: IPAddress) -> bool:
         return not self.addresses or address in self.addresses
