@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from hushwire.config import Rule
-from hushwire.events import Outcome
+from hushwire.events import Outcome, Verdict
+from hushwire.names.ipseckey import IPSECKEY
 from hushwire.names.reverse import reverse_name
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.spd import Action
@@ -82,3 +83,88 @@ def test_a_stranger_speaks_for_no_address_of_who_was_introduced(make_net: Any) -
     net.start()
     assert net.fate(eve, ALICE, patience=30) is Action.BLOCK
     assert not alice.sad
+
+
+# --- names without a key ---
+
+
+def by_name(net: Any, below: Action = Action.BLOCK) -> Any:
+    """Alice asks for names; Bob takes whoever comes."""
+    alice = net.host("alice", Rule("*", Assurance.ENCRYPTED, below))
+    net.host("bob", ANYBODY)
+    net.zone["bob.example"] = net.zone["www.example"] = ((BOB,), ())
+    net.start()
+    return alice
+
+
+@pytest.mark.parametrize("outcome", [None, Outcome.INSECURE])
+@pytest.mark.parametrize("below", [Action.BLOCK, Action.CLEAR])
+def test_a_name_without_a_key(make_net: Any, below: Action, outcome: Outcome | None) -> None:
+    """A signed denial, or a zone that nobody has signed: the program gets the address when it is protected."""
+    net = make_net()
+    alice = by_name(net, below)
+    if outcome is not None:
+        net.outcome["bob.example"] = outcome
+    told = net.told(alice, "bob.example")
+    assert (told.verdict, told.addresses) == (Verdict.ONLY, (BOB,))
+    assert net.packet(alice, BOB) is Action.PROTECT
+    assert alice.about("ike.established")[-1]["level"] == "encrypted"
+
+
+def test_names_of_one_stranger(make_net: Any) -> None:
+    """One host with many names, and no key for any: they share what protects it."""
+    net = make_net()
+    alice = by_name(net)
+    for name in ("bob.example", "www.example", "bob.example"):
+        told = net.told(alice, name)
+        assert (told.verdict, told.addresses) == (Verdict.ONLY, (BOB,))
+    assert len(alice.node.ike.sas) == 1
+
+
+def test_a_name_with_a_key_does_not_share_with_a_stranger(make_net: Any) -> None:
+    """Law 2: who has a key has to prove it, whoever is met at that address already."""
+    net = make_net()
+    alice = by_name(net)
+    assert net.told(alice, "www.example").verdict is Verdict.ONLY
+    net.zone["shop.example"] = ((BOB,), (KEY["other"].public,))
+    assert net.told(alice, "shop.example").verdict is Verdict.REFUSE
+
+
+@pytest.mark.parametrize("below", [Action.BLOCK, Action.CLEAR])
+def test_an_error_is_not_a_name_without_a_key(make_net: Any, below: Action) -> None:
+    """Law 3: it may have one, and whoever made the error be would have us meet him in its place."""
+    net = make_net()
+    alice = by_name(net, below)
+    net.of_type["bob.example", IPSECKEY] = Outcome.ERROR
+    assert net.told(alice, "bob.example").verdict is Verdict.REFUSE
+    assert not alice.sad
+
+
+@pytest.mark.parametrize("below", [Action.BLOCK, Action.CLEAR])
+def test_a_name_where_nobody_answers(make_net: Any, below: Action) -> None:
+    net = make_net()
+    alice = by_name(net, below)
+    net.zone["bob.example"] = ((EVE,), ())
+    told = net.told(alice, "bob.example")
+    assert told.verdict is (Verdict.REFUSE if below is Action.BLOCK else Verdict.PASS)
+
+
+def test_an_alias_of_a_stranger(make_net: Any) -> None:
+    net = make_net()
+    alice = by_name(net)
+    net.aliases["alias.example"] = "bob.example"
+    told = net.told(alice, "alias.example")
+    assert (told.verdict, told.addresses) == (Verdict.ONLY, (BOB,))
+    assert {peer.name for peer in alice.node.peers if peer.policies} == {"bob.example"}
+
+
+def test_who_proves_a_name_is_no_stranger_any_more(make_net: Any) -> None:
+    """The same host, met by a name without a key, and then by one with it."""
+    net = make_net()
+    alice = by_name(net)
+    net.told(alice, "www.example")
+    assert net.packet(alice, BOB) is Action.PROTECT
+    net.zone["bob.example"] = ((BOB,), (KEY["bob"].public,))
+    assert net.told(alice, "bob.example").addresses == (BOB,)
+    assert net.packet(alice, BOB) is Action.PROTECT
+    assert alice.about("ike.established")[-1]["level"] == "named"

@@ -31,10 +31,8 @@ def faults(rule: Rule, host: Host) -> Iterator[str]:
             yield f'require: "{rule.require}" cannot be had yet; "named", "trusted", "encrypted" and "clear" can'
         case Assurance.ENCRYPTED if known:
             yield 'require: "encrypted" takes any key; leave out key and psk, or require "trusted"'
-        case Assurance.ENCRYPTED if rule.name is not None:
-            yield 'require: "encrypted" is for addresses yet; write a prefix, such as peer = "0.0.0.0/0"'
-    if rule.require is Assurance.NAMED and rule.address is not None:
-        yield 'address: a named peer\'s comes from the DNS; leave it out, or give key or psk and require "trusted"'
+    if (rule.require is Assurance.NAMED or (rule.btns and rule.name is not None)) and rule.address is not None:
+        yield 'address: it comes from the DNS; leave it out, or give key or psk and require "trusted"'
     if rule.require is Assurance.TRUSTED and rule.name is not None and not rule.many and rule.address is None:
         yield 'address: missing; a trusted peer is not looked up in the DNS, so say where it is: address = "192.0.2.2"'
     if rule.name is None and rule.address is not None:

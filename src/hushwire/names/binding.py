@@ -46,6 +46,16 @@ class Unbound(Exception):
         """Seconds for which this may be believed; of no meaning for ERROR."""
         self.canonical = ""
         """Where aliases led, signed or not; empty: nowhere else, as far as is known."""
+        self.addresses: tuple[IPAddress, ...] = ()
+        """Where the name is said to be, signed or not: for rules that are content with whoever is there (RFC 5386)."""
+
+    @property
+    def leaves_strangers(self) -> bool:
+        """Whether nothing is known that the host would have to prove.
+
+        Where there are signed keys of which none is of use, there is: who does not prove it is refused (law 4).
+        """
+        return self.outcome in (Outcome.DENIED, Outcome.INSECURE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +130,8 @@ def bind(
         return _bind(name, a, aaaa, ipseckey, tlsa, own, roams)
     except Unbound as unbound:
         unbound.canonical = next((answer.canonical for answer in (a, aaaa, ipseckey) if answer.canonical), "")
+        if unbound.leaves_strangers:
+            unbound.addresses, _ = _usable_addresses((*aaaa.rdata, *a.rdata), own)
         raise
 
 

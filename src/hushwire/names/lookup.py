@@ -141,7 +141,7 @@ class Watch(ABC):
             same = before is not None and _content(before) == _content(found)
         else:
             self.binding, self.unbound, self.expires = None, found, NEVER
-            same = why is not None and why.outcome is found.outcome
+            same = why is not None and (why.outcome, why.addresses) == (found.outcome, found.addresses)
         return None if same else Change(self.name, before, found)
 
     def _fraction(self) -> float:
@@ -177,7 +177,7 @@ class AddressLookup(Watch):
 
 
 def _addresses(known: Binding | Unbound | None) -> tuple[IPAddress, ...]:
-    return known.addresses if isinstance(known, Binding) else ()
+    return known.addresses if known is not None else ()
 
 
 def _content(binding: Binding) -> tuple[object, ...]:

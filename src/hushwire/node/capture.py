@@ -124,7 +124,7 @@ def judge(
     """What to tell of a peer that somebody has asked for at `since`; None: not yet."""
     # Of an alias that is waited for itself, it is not settled where it leads.
     lookup, clear = peer.lookup, permits_clear(peer.rules) and not peer.reached and not peer.is_alias
-    if lookup is not None and lookup.binding is None:
+    if lookup is not None and lookup.binding is None and not (peer.may_be_anybody and peer.addresses):
         if lookup.asking or lookup.unbound is None:
             late = now >= since + ASK_LIMIT
             return Told(Verdict.REFUSE, reason=f"{peer.name}: the DNS does not answer") if late else None
@@ -134,12 +134,15 @@ def judge(
         return Told(Verdict.PASS, min(LONGEST, unbound.ttl))
     if peer.lacks_synthetic:
         return Told(Verdict.REFUSE, reason=f"{peer.name}: no synthetic address is left for it")
-    ttl = min(LONGEST, lookup.binding.ttl if lookup is not None and lookup.binding is not None else LONGEST)
+    known = (lookup.binding or lookup.unbound) if lookup is not None else None
+    ttl = min(LONGEST, known.ttl if known is not None else LONGEST)
     standing = peer.standing(own)
     if standing and not pending and (not peer.needs_proof or peer.proven.keys() & set(map(peer.real, standing))):
         found = {address.version for address in standing}
         partial = any(a.version not in found and any(b.version == a.version for b in own) for a in peer.addresses)
         return Told(Verdict.ONLY, min(ttl, RETRY) if partial else ttl, standing, partial=partial)
+    if peer.may_be_anybody and not standing and (shared := shared_with(holder(), peer, own)):
+        return Told(Verdict.ONLY, min(ttl, RETRY), shared)
     if peer.contested and not standing:
         return Told(Verdict.REFUSE, reason=f"{peer.name}: its address is another's, who proved another key there")
     if (peer.not_before > now and not trying) or now >= since + _limit(peer):
@@ -152,9 +155,19 @@ def judge(
     return None
 
 
+def shared_with(other: Peer | None, peer: Peer, own: Collection[IPAddress]) -> tuple[IPAddress, ...]:
+    """Where another, of whom as little is known as of a name without a key, is met already: it is one stranger.
+
+    Law 2 keeps names apart that have keys.  These have none, and whoever is there serves both.
+    """
+    if other is None or not (peer.may_be_anybody and other.may_be_anybody):
+        return ()
+    return tuple(address for address in other.standing(own) if address in peer.addresses)
+
+
 def _limit(peer: Peer) -> float:
     """Seconds that programs wait for a peer, before it is clear that it does not answer."""
-    if peer.lookup is not None and peer.lookup.binding is None:
+    if not peer.known:
         return ASK_LIMIT
     if peer.rule.start is Start.WAIT and peer.needs_proof:
         # It is not sought, so there is nothing to wait for.

@@ -51,7 +51,7 @@ from hushwire.names.synthetic import PoolEmpty
 from hushwire.node import telling
 from hushwire.node.alarms import Alarms
 from hushwire.node.asking import Asking
-from hushwire.node.capture import Captures, Told, tell
+from hushwire.node.capture import Captures, Told, shared_with, tell
 from hushwire.node.claims import Claims
 from hushwire.node.commands import Commands
 from hushwire.node.idle import Idle
@@ -238,7 +238,7 @@ class Node:
             self._moved(peer, change, now)
         if peer.denied:
             peer.fall_at = NEVER
-        if peer.lookup is not None and peer.lookup.binding is None and not peer.lookup.asking:
+        if peer.lookup is not None and not peer.known and not peer.lookup.asking:
             self._answer_connects(peer, False, str(peer.lookup.unbound))
         self._acquire_waiting(peer, now)
         for parked in [parked for parked in self._parked if parked[0] is peer]:
@@ -254,7 +254,7 @@ class Node:
         if left_out := peer.admit():
             addresses = ", ".join(map(str, left_out))
             self._notice("name.crowded", ("name", change.name), ("left out", addresses), grave=True)
-        if isinstance(change.after, Binding):
+        if isinstance(change.after, Binding) or peer.may_be_anybody:
             peer.leave(change.removed, now.monotonic)
         try:
             self.peers.make_synthetic(peer)
@@ -355,7 +355,11 @@ class Node:
         if peer.lacks_synthetic:
             with suppress(PoolEmpty):
                 self.peers.make_synthetic(peer)
-        self._seeking.let_prove(peer, now)
+        rival = self.peers.rival_of(peer) if peer.may_be_anybody else None
+        if rival is not None and shared_with(rival, peer, self.peers.own):
+            self._idle.used(rival, now.monotonic)
+        else:
+            self._seeking.let_prove(peer, now)
 
     def _answer_programs(self, peer: Peer, now: Now) -> None:
         if peer.reached and not peer.hardened and self._captures.forbids_clear(peer):

@@ -135,14 +135,20 @@ class Peer:
     @property
     def canonical(self) -> str:
         """Of a name, the one that it is an alias of, as far as is known; else itself, or none."""
-        binding = self.lookup.binding if self.lookup is not None and self.rule.name is not None else None
-        return binding.canonical if binding is not None else ""
+        if self.lookup is None or self.rule.name is None:
+            return ""
+        if self.lookup.binding is not None:
+            return self.lookup.binding.canonical
+        unbound = self.lookup.unbound
+        return (unbound.canonical or self.name) if unbound is not None and self.may_be_anybody else ""
 
     @property
     def dead_end(self) -> str:
         """Of an alias for which nothing can be proved: where it leads."""
         unbound = self.lookup.unbound if self.lookup is not None and not self.lookup.asking else None
-        return unbound.canonical if unbound is not None and self.rule.name is not None else ""
+        if unbound is None or self.rule.name is None or self.may_be_anybody:
+            return ""
+        return unbound.canonical
 
     @property
     def is_alias(self) -> bool:
@@ -169,9 +175,17 @@ class Peer:
         if not isinstance(self.rule.peer, str):
             return (self.rule.peer.network_address,)
         if self.lookup is not None:
-            bound = self.lookup.binding.addresses if self.lookup.binding is not None else ()
-            return tuple(address for address in bound if address in self.admitted)
+            return tuple(address for address in self._told if address in self.admitted)
         return (self.rule.address,) if self.rule.address is not None else ()
+
+    @property
+    def _told(self) -> tuple[IPAddress, ...]:
+        """What the DNS says of where its name is: signed with its keys, or, where it has none, as may be."""
+        if self.lookup is None:
+            return ()
+        if self.lookup.binding is not None:
+            return self.lookup.binding.addresses
+        return self.lookup.unbound.addresses if self.lookup.unbound is not None and self.may_be_anybody else ()
 
     @property
     def places(self) -> tuple[IPAddress, ...]:
@@ -237,14 +251,13 @@ class Peer:
 
     def admit(self) -> tuple[IPAddress, ...]:
         """Take in the addresses that the name has now; those for which there is no room any more are returned."""
-        bound = self.lookup.binding.addresses if self.lookup is not None and self.lookup.binding is not None else ()
         if permits_clear(self.rules):
             # Their policies go with them.
             self.admitted = set()
-        for address in bound:
+        for address in self._told:
             if len(self.admitted) < MOST_ADDRESSES:
                 self.admitted.add(address)
-        return tuple(address for address in bound if address not in self.admitted)
+        return tuple(address for address in self._told if address not in self.admitted)
 
     @property
     def starts_by_itself(self) -> bool:
@@ -300,9 +313,12 @@ class Peer:
     def may_be_anybody(self) -> bool:
         """Whether nothing is known that could prove it, and its rule takes strangers (RFC 5386 s2).
 
-        An error is no reason to go in clear, but with a stranger nothing does (law 3).
+        That a reverse zone cannot be asked is no reason to go in clear, but with a stranger nothing does (law 3).
         """
-        return self.rule.btns and self.lookup is not None and self.lookup.unbound is not None
+        unbound = self.lookup.unbound if self.lookup is not None else None
+        if unbound is None or not self.rule.btns:
+            return False
+        return unbound.leaves_strangers or (unbound.outcome is Outcome.ERROR and self.rule.name is None)
 
     def knows(self, key: PublicKey, address: IPAddress) -> bool:
         """Whether a key that it has proved is still one that may prove it there."""
@@ -504,6 +520,9 @@ class Peer:
             # A rule about one peer is an administrator's own word: no name that was only asked for comes before it,
             # whoever answers there (ATTACKS row 36).
             return self.born
+        if self.may_be_anybody is not other.may_be_anybody:
+            # Who has proved that he is whom a name means comes before whoever is there.
+            return self.may_be_anybody
         settled = other.reached or bool(other.proven) or self.failures > 0
         return not self.protects or (settled and not self.reached)
 
