@@ -8,7 +8,7 @@ COMMANDS = {
     "run": "daemon", "check": "daemon",
     "status": "control", "connect": "control", "disconnect": "control", "rekey": "control",
     "why": "why",
-    "key": "key", "dns": "dns",
+    "key": "key", "dns": "dns", "trust": "trust",
     "lab": "lab", "sim": "sim",
 }  # fmt: skip
 """Each command and the module of this room that it is in; read when it is called, so that --help is quick."""
@@ -23,6 +23,7 @@ SUMMARIES = {
     "rekey": "Replace the keys with NAME now.",
     "key": "Make, show and rotate a host's identity key.",
     "dns": "Publish a host's records, and check what is published.",
+    "trust": "Say whose keys this host trusts, by fingerprint.",
     "lab": "Run the demo, the interop runs and the benchmarks, on hosts made for it.",
     "sim": "Run hosts in virtual time, over a network that loses and reorders.",
 }

@@ -1,6 +1,7 @@
 """A host's identity key, as commands make, read and name it."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -44,18 +45,32 @@ def write_new(file: Path, pem: bytes) -> None:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """A file's text, replaced in one step."""
+    """A file's text, replaced in one step; whose it was and who may read it stays so."""
     part = file.with_name(f"{file.name}.part")
     try:
         # What an interrupted attempt left is written over; a link is not followed.
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
-        with open(descriptor, "w", encoding="ascii") as opened:
+        with open(descriptor, "w", encoding="utf-8", newline="") as opened:
+            with suppress(FileNotFoundError, PermissionError):
+                status = file.stat()
+                os.fchown(descriptor, status.st_uid, status.st_gid)
+                os.fchmod(descriptor, status.st_mode & 0o7777)
             opened.write(text)
             opened.flush()
             os.fsync(descriptor)
         part.replace(file)
+        sync(file.parent)
     except OSError as error:
         raise click.ClickException(f"{file}: {error.strerror}") from None
+
+
+def sync(folder: Path) -> None:
+    """Renames are on the disk before anybody is told of them."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_public(file: Path) -> PublicKey:

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from hushwire.cli.control import CONTROL
-from hushwire.cli.identity import TYPES, fingerprint, generate, read_public, write_new, write_whole
+from hushwire.cli.identity import TYPES, fingerprint, generate, read_public, sync, write_new, write_whole
 from hushwire.cli.options import FILE, Updates, name, takes_updates
 from hushwire.crypto.keys import PrivateKey, PublicKey
 from hushwire.daemon.control import ControlError, ask
@@ -243,7 +243,7 @@ class Rotation:
                 # rename(2) leaves both names if they are of one file already, after an interruption.
                 part.unlink(missing_ok=True)
                 self.new.replace(self.file)
-                _sync(self.file.parent)
+                sync(self.file.parent)
         except OSError as error:
             raise SwitchError(f"{self.file}: {error.strerror}") from None
         try:
@@ -297,15 +297,6 @@ def _type_of(public: PublicKey) -> str:
     kind = str(public.kind)
     size = getattr(public.key, "key_size", 3072)
     return f"rsa-{min((2048, 3072, 4096), key=lambda bits: abs(bits - size))}" if kind == "rsa" else kind
-
-
-def _sync(folder: Path) -> None:
-    """Renames are on the disk before anybody is told of them."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sleep_until(when: float) -> None:
