@@ -8,6 +8,7 @@ types, so that the channel between processes, the flight recorder and the fuzzer
 from dataclasses import dataclass
 from enum import Enum
 
+from hushwire.policy.known import Known
 from hushwire.policy.sad import SA, Direction, SAName
 from hushwire.policy.selector import Flow, Selector
 from hushwire.policy.spd import Policy
@@ -207,6 +208,51 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
+class Recalled:
+    """What was remembered of peers before a restart, in parts; the longest unseen first."""
+
+    known: tuple[Known, ...]
+    complete: bool
+    """There are no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownList:
+    """`hushwire known list`: a part of what is remembered, in the order of the subjects."""
+
+    request: int
+    after: str
+    """The subject that the part before ended with; empty: from the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownShow:
+    """`hushwire known show SUBJECT`."""
+
+    request: int
+    subject: str
+    """Canonical, as of the next two."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPin:
+    """`hushwire known pin SUBJECT [FINGERPRINT]`."""
+
+    request: int
+    subject: str
+    fingerprint: bytes
+    """Empty: the one that is remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownForget:
+    """`hushwire known forget SUBJECT`."""
+
+    request: int
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """The daemon is to end: tell the peers.  Policies stay (DESIGN.md law 1)."""
 
@@ -215,6 +261,7 @@ Event = (
     Timeout | Datagram | Acquire | Expire | Mapping | Installed | Refused | Signed | Answered | AddressesChanged
     | Asked | HostKey | Counted
     | Connect | Disconnect | Rekey | Status | Why | Capture | SwitchKey | Stop
+    | Recalled | KnownList | KnownShow | KnownPin | KnownForget
 )  # fmt: skip
 
 # --- Effects: what is asked -----------------------------------------------------------------------------------------
@@ -316,6 +363,20 @@ class DeletePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Remember:
+    """Have what is known of a subject outlive a restart, in place of what was."""
+
+    known: Known
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Nothing of a subject is to outlive a restart."""
+
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """Something worth telling: the one source of log lines, counters and the simulator's evidence."""
 
@@ -341,5 +402,5 @@ class Reply:
 
 Effect = (
     Send | Sign | ReadKey | Lookup | Release | InstallSA | DeleteSA | InstallPolicy | DeletePolicy | Count | Notice
-    | Reply
+    | Reply | Remember | Forget
 )  # fmt: skip
