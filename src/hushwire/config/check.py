@@ -53,6 +53,14 @@ def faults(rule: Rule, host: Host) -> Iterator[str]:
         yield "roams: an address does not roam; write the peer's name"
     if rule.roams and rule.require is not Assurance.NAMED:
         yield 'roams: only the DNS can tell the key of a peer that may be anywhere; require "named"'
+    if rule.anonymous.peer and rule.require is not Assurance.ENCRYPTED:
+        yield 'anonymous: of such a peer no more is known than "encrypted"; require that, or write anonymous = "us"'
+    if rule.anonymous.us and rule.require is Assurance.CLEAR:
+        yield 'anonymous: to "clear" traffic nobody proves anything; leave it out'
+    if rule.anonymous.us and rule.psk:
+        yield "psk: a shared key proves both ends; leave it out, or give the peer's key and stay anonymous yourself"
+    if rule.anonymous.us and rule.own_identity is not None:
+        yield "own-identity: who is anonymous does not say who he is; leave it out"
     if rule.addressing is Addressing.SYNTHETIC and (rule.name is None or rule.require is not Assurance.NAMED):
         yield 'addressing: synthetic addresses are made for names; write peer = "*.example", or leave this out'
     if rule.addressing is Addressing.SYNTHETIC and rule.mode is Mode.TUNNEL:
@@ -123,7 +131,7 @@ def unreachable(rules: Sequence[tuple[int, Rule]], dns: Dns) -> Iterator[str]:
 def _terms(rule: Rule) -> tuple[object, ...]:
     """What holds for a peer as a whole: one IKE SA is for all that is said with it."""
     proof = rule.require, rule.key, rule.psk, rule.address, rule.identity, rule.own_identity
-    return *proof, rule.start, rule.roams, rule.addressing
+    return *proof, rule.start, rule.roams, rule.addressing, rule.anonymous
 
 
 def _exempts(one: Rule, other: Rule) -> bool:

@@ -52,6 +52,25 @@ class Addressing(Enum):
     """One made up for this name alone, so that whoever else claims the same address changes nothing."""
 
 
+class Anonymous(Enum):
+    """Who leaves himself unauthenticated (RFC 7619)."""
+
+    NO = "no"
+    PEER = "peer"
+    """The peer, if it likes."""
+    US = "us"
+    """We do, and say nothing of who we are."""
+    BOTH = "both"
+
+    @property
+    def peer(self) -> bool:
+        return self in (Anonymous.PEER, Anonymous.BOTH)
+
+    @property
+    def us(self) -> bool:
+        return self in (Anonymous.US, Anonymous.BOTH)
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """`[host]`: this machine."""
@@ -176,6 +195,9 @@ class Rule:
     "clear-or-private", "clear" or "block"."""
     roams: bool = False
     """The peer may be anywhere: it is known by its key, and the DNS need not say where it is."""
+    anonymous: Anonymous = Anonymous.NO
+    """Who may be known by nothing at all, not even a key: "no" one; the "peer", where "encrypted" is enough; "us", who
+    then prove nothing to it; or "both"."""
     addressing: Addressing = Addressing.REAL
     """For names that programs look up: "real", or "synthetic" addresses, one for each name."""
 

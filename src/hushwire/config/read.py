@@ -9,7 +9,7 @@ from typing import Any
 
 from hushwire.config import value
 from hushwire.config.check import conflicts, faults, unreachable, unsaid
-from hushwire.config.model import Addressing, Config, Dns, Esp, Group, Host, Ike, PlaneChoice, Rule, Start
+from hushwire.config.model import Addressing, Anonymous, Config, Dns, Esp, Group, Host, Ike, PlaneChoice, Rule, Start
 from hushwire.config.proposal import esp_offer, ike_offer
 from hushwire.config.value import Reader, list_of, number, one_of, shown
 from hushwire.policy.assurance import Assurance
@@ -175,6 +175,7 @@ READERS: Mapping[type[Any], Mapping[str, Reader]] = {
         "start": one_of({start.value: start for start in Start}),
         "group": one_of({group.value: group for group in Group}),
         "roams": value.yes_or_no,
+        "anonymous": one_of({anonymous.value: anonymous for anonymous in Anonymous}),
         "addressing": one_of({addressing.value: addressing for addressing in Addressing}),
     },
 }

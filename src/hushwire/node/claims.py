@@ -15,7 +15,7 @@ from hushwire.node.peer import Peer
 from hushwire.node.peers import Crowded, Peers
 from hushwire.node.rulebook import Rules, refuses
 from hushwire.policy.assurance import Assurance
-from hushwire.policy.pad import Identity, PadEntry
+from hushwire.policy.pad import ANONYMOUS, Identity, PadEntry
 from hushwire.wire.address import IPAddress
 from hushwire.wire.registry import IDType
 
@@ -61,13 +61,14 @@ class Claims:
             return replace(entry, name=stranger.name, reqid=stranger.reqid, selectors=stranger.selectors)
         if not entry.btns:
             return entry
-        if wanted.key is None:
+        if wanted.key is None and not (entry.null and wanted.identity == ANONYMOUS):
             raise Unauthorized(f"{peer.name} has sent no bare key, or does not sign with it")
         introduced = self._peers.introduced_at(address, peer)
         if introduced is not None:
             # RFC 5386 s2, the second search: what he could ask to be protected is another's, who has been introduced.
             raise Unauthorized(f"{address} is {introduced.name}'s, and that this is who speaks there is not proved")
-        return entry.met(wanted.key)
+        # RFC 7619 s2.4: of who stays anonymous the entry itself is all that is known.
+        return entry.met(wanted.key) if wanted.key is not None else entry
 
     def admit(self, identity: Identity, source: IPAddress, now: float) -> Peer:
         """The peer that one would be whom nobody knows yet, to be looked up.  Raises Unauthorized."""
@@ -109,7 +110,9 @@ class Claims:
         if rules is None:
             raise Unauthorized(f"no rule speaks of {source}")
         self._judge(rules, Identity.address(source))
-        self._hurry(source, now)
+        if self._peers.by_name(str(source)) is None:
+            # Of whom there is somebody already nothing new is begun.
+            self._hurry(source, now)
         peer = self._peers.of_address(source)
         assert peer is not None
         return peer

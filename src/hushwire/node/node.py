@@ -280,7 +280,7 @@ class Node:
         if peer.lookup is None or sa.authenticated is None or peer.asleep:
             return
         key = sa.authenticated.verified.public
-        if key is not None and not peer.still_proved(key, sa.remote.address, now.monotonic):
+        if not peer.still_proved(key, sa.remote.address, now.monotonic):
             self._notice("name.changed", ("name", peer.name), ("was", str(sa.remote.address)))
             self.ike.delete(sa, now)
 
@@ -459,8 +459,8 @@ class Node:
                     case report.Proved(sa):
                         self._proved(sa, now)
                     case report.Established(sa):
-                        level = ("level", str(telling.level(sa)))
-                        self._tell("ike.established", sa, ("suite", str(sa.suite)), level)
+                        level, who = ("level", str(telling.level(sa))), ("identity", str(sa.peer and sa.peer.identity))
+                        self._tell("ike.established", sa, ("suite", str(sa.suite)), level, who)
                         self._established(sa, now)
                     case report.Replaced(_, new):
                         self._tell("ike.rekeyed", new)

@@ -320,10 +320,10 @@ class Peer:
             return False
         return unbound.leaves_strangers or (unbound.outcome is Outcome.ERROR and self.rule.name is None)
 
-    def knows(self, key: PublicKey, address: IPAddress) -> bool:
-        """Whether a key that it has proved is still one that may prove it there."""
-        if self.may_be_anybody:
-            return True
+    def knows(self, key: PublicKey | None, address: IPAddress) -> bool:
+        """Whether a key that it has proved is still one that may prove it there; None: it stayed anonymous."""
+        if self.may_be_anybody or key is None:
+            return self.may_be_anybody
         return key in self.keys_at(address) or key.fingerprint in self.fingerprints_at(address)
 
     def leave(self, places: Collection[IPAddress], now: float) -> None:
@@ -334,7 +334,7 @@ class Peer:
         """Whether a policy is for what is under way at an address that its name has left."""
         return any(place == policy.real or place in policy.selector.remote for place in self.leaving)
 
-    def still_proved(self, key: PublicKey, address: IPAddress, now: float) -> bool:
+    def still_proved(self, key: PublicKey | None, address: IPAddress, now: float) -> bool:
         """Whether what it proved with a key at an address may stand.
 
         A key that was taken back ends it at once.  Where only the address is the name's no more, nobody else has the
@@ -365,6 +365,7 @@ class Peer:
             self.reqid, self.mode(self.rule), selectors, self._own_identity(own, remote), fingerprints,
             self.identities[1:],
             introduced=identity is not ANYBODY and not (self.born and self.rule.name is not None),
+            null=identity is ANYBODY and self.rule.anonymous.peer, own_null=self.rule.anonymous.us,
         )  # fmt: skip
 
     def _own_identity(self, own: Sequence[IPAddress], remote: IPAddress) -> Identity | None:
