@@ -49,7 +49,8 @@ from hushwire.wire.registry import PrfID
 
 PSK = Secret(b"sixteen octets and more")
 ADDRESS = {
-    name: ip_address(text) for name, text in [("alice", "192.0.2.1"), ("bob", "192.0.2.2"), ("eve", "192.0.2.66")]
+    name: ip_address(text)
+    for name, text in [("alice", "192.0.2.1"), ("bob", "192.0.2.2"), ("carol", "192.0.2.3"), ("eve", "192.0.2.66")]
 }
 MOVED = ip_address("192.0.2.200")
 KEY = {name: PrivateKey.from_seed(Secret(name.encode().ljust(32))) for name in (*ADDRESS, "other")}
