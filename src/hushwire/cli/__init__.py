@@ -8,7 +8,7 @@ COMMANDS = {
     "run": "daemon", "check": "daemon",
     "status": "control", "connect": "control", "disconnect": "control", "rekey": "control",
     "why": "why",
-    "key": "key", "dns": "dns", "trust": "trust",
+    "key": "key", "dns": "dns", "trust": "trust", "known": "known",
     "lab": "lab", "sim": "sim",
 }  # fmt: skip
 """Each command and the module of this room that it is in; read when it is called, so that --help is quick."""
@@ -24,6 +24,7 @@ SUMMARIES = {
     "key": "Make, show and rotate a host's identity key.",
     "dns": "Publish a host's records, and check what is published.",
     "trust": "Say whose keys this host trusts, by fingerprint.",
+    "known": "Look at the keys that peers are remembered by, pin them, and forget them.",
     "lab": "Run the demo, the interop runs and the benchmarks, on hosts made for it.",
     "sim": "Run hosts in virtual time, over a network that loses and reorders.",
 }

@@ -9,8 +9,23 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from hushwire.events import Capture, Connect, Disconnect, Rekey, Reply, Status, SwitchKey, Why
+from hushwire.events import (
+    Capture,
+    Connect,
+    Disconnect,
+    KnownForget,
+    KnownList,
+    KnownPin,
+    KnownShow,
+    Rekey,
+    Reply,
+    Status,
+    SwitchKey,
+    Why,
+)  # fmt: skip
 from hushwire.names.name import BadName, host_name
+from hushwire.node.known import subject_of
+from hushwire.policy.trust import read_fingerprint
 
 LARGEST = 4096
 """Octets of a command, and of a packet of the answer."""
@@ -19,7 +34,9 @@ PATIENCE = 0.5
 MOST = 64
 """Commands under way."""
 
-Command = Connect | Disconnect | Rekey | Status | Why | Capture | SwitchKey
+Command = (
+    Connect | Disconnect | Rekey | Status | Why | Capture | SwitchKey | KnownList | KnownShow | KnownPin | KnownForget
+)
 
 
 class ControlError(Exception):
@@ -123,6 +140,14 @@ def _read(octets: bytes, number: int) -> Command:
             return Capture(number, host_name(name))
         case {"command": "key"}:
             return SwitchKey(number)
+        case {"command": "known-list", "after": str(after)}:
+            return KnownList(number, after)
+        case {"command": "known-show", "subject": str(subject)}:
+            return KnownShow(number, subject_of(subject))
+        case {"command": "known-pin", "subject": str(subject), "fingerprint": str(fingerprint)}:
+            return KnownPin(number, subject_of(subject), read_fingerprint(fingerprint) if fingerprint else b"")
+        case {"command": "known-forget", "subject": str(subject)}:
+            return KnownForget(number, subject_of(subject))
     raise ValueError("no such command")
 
 
