@@ -265,7 +265,7 @@ def test_a_clock_that_is_wrong_at_boot(make_net: Any, rule: Rule, guard: str, mo
 def test_an_outage_is_over_when_the_dns_is_back(make_net: Any, guard: str, monkeypatch: Any) -> None:
     """Ten minutes of errors make a name's own next look-up minutes away: a program's question comes before it."""
     if guard == "out":
-        monkeypatch.setattr("hushwire.node.node.ASK_AGAIN", float("inf"))
+        monkeypatch.setattr("hushwire.node.programs.ASK_AGAIN", float("inf"))
     net = stage(make_net, PRIVATE)
     alice = net.hosts["alice"]
     net.outcome["bob.example"] = Outcome.ERROR

@@ -7,6 +7,10 @@ from hushwire.names.lookup import Change
 from hushwire.node.peer import Peer
 from hushwire.timers import Now
 
+ASK_AGAIN = 5.0
+"""Seconds that must have passed since a name was looked up, for a peer's odd address or key, or for a program after an
+error, to have it asked again."""
+
 
 class Asking:
     """A peer's lookup knows what it asked for; this knows whose it was."""

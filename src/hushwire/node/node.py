@@ -4,10 +4,8 @@ It routes: names to keys, keys and addresses to PAD entries and policies, packet
 """
 
 import itertools
-from contextlib import suppress
-from functools import partial
 
-from hushwire.config import Config, PlaneChoice, Start
+from hushwire.config import Config, PlaneChoice
 from hushwire.entropy import Entropy
 from hushwire.events import (
     Acquire,
@@ -35,7 +33,6 @@ from hushwire.events import (
     Stop,
     SwitchKey,
     Timeout,
-    Verdict,
     Why,
 )  # fmt: skip
 from hushwire.ike import report
@@ -50,8 +47,7 @@ from hushwire.names.name import BadName, host_name
 from hushwire.names.synthetic import PoolEmpty
 from hushwire.node import telling
 from hushwire.node.alarms import Alarms
-from hushwire.node.asking import Asking
-from hushwire.node.capture import Captures, Told, shared_with, tell
+from hushwire.node.asking import ASK_AGAIN, Asking
 from hushwire.node.claims import Claims
 from hushwire.node.commands import Commands
 from hushwire.node.idle import Idle
@@ -59,16 +55,12 @@ from hushwire.node.memory import Memory
 from hushwire.node.peer import Peer
 from hushwire.node.peers import Blocked, Crowded, Peers, Secrets
 from hushwire.node.policies import Policies
-from hushwire.node.rulebook import Rules, permits_clear, refuses
+from hushwire.node.programs import Programs
+from hushwire.node.rulebook import permits_clear
 from hushwire.node.seeking import Seeking
-from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
 from hushwire.timers import NEVER, Now
 from hushwire.wire.address import IPAddress
-
-ASK_AGAIN = 5.0
-"""Seconds that must have passed since a name was looked up, for a peer's odd address or key, or for a program after an
-error, to have it asked again."""
 
 
 class Node:
@@ -101,11 +93,14 @@ class Node:
         self._seeking = Seeking(self.ike, self.peers)
         self._idle = Idle(self.peers, self._policies, self._seeking, number, self._emit)
         self._asking = Asking(self._emit)
-        self._captures = Captures()
         self._claims = Claims(config.dns.ask, self.peers)
         self._parked: list[tuple[Peer, report.AuthorizationWanted]] = []
         """Peers who wait for us to have looked up their name."""
         self._memory = Memory()
+        self._programs = Programs(
+            config.host.name, self.peers, self._policies, self._seeking, self._idle, self._memory, self._asking,
+            self._keep_current, self._emit,
+        )  # fmt: skip
         self._commands = Commands(config.host.name, plane, self.ike, self.peers, self._seeking, number, self._emit)
         self._begun = False
 
@@ -138,7 +133,7 @@ class Node:
             case AddressesChanged(addresses):
                 self._addresses_changed(addresses, now)
             case Asked(request, name) | Capture(request, name):
-                self._asked(request, name, now, command=isinstance(event, Capture))
+                self._programs.asked(request, name, now, command=isinstance(event, Capture))
             case Connect(request, name):
                 self._connect(request, name, now)
             case Disconnect() | Rekey() | SwitchKey() | Status() | Why():
@@ -148,8 +143,8 @@ class Node:
             case Stop():
                 self.ike.stop(now)
         self._listen(now)
-        for peer in [peer for peer in self.peers.touched if self._captures.waits_for(peer)]:
-            self._answer_programs(peer, now)
+        for peer in [peer for peer in self.peers.touched if self._programs.waits_for(peer)]:
+            self._programs.answer(peer, now)
         self._set_alarms()
         effects, self._effects = self._effects, []
         return effects
@@ -166,7 +161,7 @@ class Node:
         self.peers.touched.clear()
 
     def _deadline_of(self, peer: Peer) -> float:
-        waited = self._captures.deadline_of(peer)
+        waited = self._programs.deadline_of(peer)
         when = min(peer.fall_at, peer.refresh_at, peer.idle_at, waited, *peer.leaving.values())
         if peer.lookup is not None and peer.is_kept_current:
             when = min(when, peer.lookup.deadline())
@@ -246,8 +241,7 @@ class Node:
             self._authorize(peer, parked[1], now)
         if change is not None and peer.known and (peer.connects or (peer.addresses and peer.starts_by_itself)):
             self._start(peer, now)
-        if self._captures.waits_for(peer):
-            self._let_prove(self._follow(peer, now), now)
+        self._programs.looked_up(peer, now)
 
     def _moved(self, peer: Peer, change: Change, now: Now) -> None:
         """What stands for a name follows what the DNS says of it now."""
@@ -283,96 +277,6 @@ class Node:
         if not peer.still_proved(key, sa.remote.address, now.monotonic):
             self._notice("name.changed", ("name", peer.name), ("was", str(sa.remote.address)))
             self.ike.delete(sa, now)
-
-    # --- programs that ask for a name ---
-
-    def _asked(self, request: int, name: str, now: Now, *, command: bool) -> None:
-        rules = self.peers.rulebook.for_name(name)
-        try:
-            told = self._told_at_once(name, rules)
-            peer = self.peers.of_name(name, rules) if told is None and rules is not None else None
-        except Crowded as error:
-            peer, told = None, Told(Verdict.REFUSE, reason=str(error))
-        if peer is None:
-            assert told is not None
-            self._effects.append(tell(request, told, command=command))
-            return
-        self._memory.recall(peer)
-        self._idle.used(peer, now.monotonic)
-        self._captures.wait(peer, request, now.monotonic, command=command)
-        self._keep_current(peer, now)
-        if peer.failed_before(now.monotonic - ASK_AGAIN):
-            # After a long failure its own turn would come minutes after the DNS is back.
-            self._asking.look_up(peer, now)
-        self._let_prove(self._follow(peer, now), now)
-
-    def _told_at_once(self, name: str, rules: Rules | None) -> Told | None:
-        """What a program is told for which nobody need be asked; None: it has to wait."""
-        if rules is None or rules[0].require is Assurance.CLEAR or name == self._config.host.name:
-            return Told(Verdict.PASS)
-        if refuses(rules):
-            return Told(Verdict.REFUSE, reason=f"{name}: a rule blocks it")
-        if rules[0].start is Start.WAIT and permits_clear(rules) and not self._has_reached(name):
-            return Told(Verdict.PASS)
-        return None
-
-    def _has_reached(self, name: str) -> bool:
-        """Whether a name's level was ever reached."""
-        peer = self.peers.by_name(name)
-        return name in self._memory or (peer is not None and peer.reached)
-
-    def _follow(self, peer: Peer, now: Now) -> Peer:
-        """Whom programs have to wait for: with an alias, the name that it leads to."""
-        if peer.dead_end and self.peers.rulebook.forbids_clear(peer.dead_end):
-            why = f"{peer.name} leads to {peer.dead_end}, of which nothing can be proved, and a rule permits no clear"
-            self._effects += self._captures.end(peer, Told(Verdict.REFUSE, reason=why))
-        known = self.peers.alias_of(peer)
-        if known is not None:
-            return self._wait_for(known, peer, now)
-        if not peer.is_alias:
-            return peer
-        rules = self.peers.rulebook.for_alias(peer.rules, peer.canonical)
-        if refuses(rules):
-            self._effects += self._captures.end(
-                peer, Told(Verdict.REFUSE, reason=f"{peer.canonical}: a rule blocks it")
-            )
-            return peer
-        try:
-            other = self.peers.of_name(peer.canonical, rules)
-        except Crowded:
-            return peer
-        return peer if other.is_alias else self._wait_for(other, peer, now)
-
-    def _wait_for(self, peer: Peer, alias: Peer, now: Now) -> Peer:
-        self._memory.recall(peer)
-        self._idle.used(peer, now.monotonic)
-        self._captures.follow(alias, peer)
-        self._keep_current(peer, now)
-        return peer
-
-    def _let_prove(self, peer: Peer, now: Now) -> None:
-        """Before a program gets its answer, IKE has begun."""
-        if peer.lacks_synthetic:
-            with suppress(PoolEmpty):
-                self.peers.make_synthetic(peer)
-        rival = self.peers.rival_of(peer) if peer.may_be_anybody else None
-        if rival is not None and shared_with(rival, peer, self.peers.own):
-            self._idle.used(rival, now.monotonic)
-        else:
-            self._seeking.let_prove(peer, now)
-
-    def _answer_programs(self, peer: Peer, now: Now) -> None:
-        if peer.reached and not peer.hardened and self._captures.forbids_clear(peer):
-            # An alias's rule is stricter than the name's own: nor may policies go when nobody renews them (law 1).
-            peer.hardened = True
-            self._policies.sync(peer, now)
-        pending, trying = self._policies.pending(peer), self._seeking.tries(peer)
-        rival = partial(self.peers.rival_of, peer)
-        effects = self._captures.answer(peer, now.monotonic, rival, pending=pending, trying=trying, own=self.peers.own)
-        if effects:
-            # Its policies stay for as long as the answer may be believed.
-            self._idle.used(peer, now.monotonic)
-        self._effects += effects
 
     # --- policies ---
 
@@ -593,7 +497,7 @@ class Node:
 
     def _needed(self) -> set[int]:
         """With whom there is an IKE SA, whatever its state, and whom somebody waits for."""
-        waiting = self._captures.reqids() | {peer.reqid for peer, _ in self._parked}
+        waiting = self._programs.reqids() | {peer.reqid for peer, _ in self._parked}
         return waiting | {sa.peer.reqid for sa in self.ike.sas if sa.peer is not None}
 
     def _emit(self, effect: Effect) -> None:
