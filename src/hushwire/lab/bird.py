@@ -93,16 +93,15 @@ class Bird:
         return {words[0] for line in said.splitlines() if (words := line.split()) and "/" in words[0]}
 
     def _write(self) -> None:
+        here, there = self.host, self.neighbour
         protocols = "".join(
             PROTOCOLS.format(
-                version=version, local=local, remote=remote, as_=AS(self.host), neighbour_as=AS(self.neighbour), reach=self._reach,
+                version=version, local=local, remote=remote, as_=AS(here), neighbour_as=AS(there), reach=self._reach,
                 routes="".join(f"  route {prefix} blackhole;\n" for prefix in self._of(version)),
             )
-            for version, local, remote in (
-                (4, self.host.v4, self.neighbour.v4), (6, self.host.v6, self.neighbour.v6),
-            )
+            for version, local, remote in ((4, here.v4, there.v4), (6, here.v6, there.v6))
         )  # fmt: skip
-        Path(self._conf).write_text(CONF.format(id=self.host.v4) + protocols)
+        Path(self._conf).write_text(CONF.format(id=here.v4) + protocols)
 
     def _of(self, version: int) -> Iterable[str]:
         return (prefix for prefix in self._prefixes if (":" in prefix) is (version == 6))
