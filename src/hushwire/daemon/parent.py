@@ -45,6 +45,7 @@ from hushwire.linux.xfrm import Xfrm
 from hushwire.node import Node, Secrets
 from hushwire.node.rulebook import Rulebook
 from hushwire.node.scope import REQID_BASE
+from hushwire.policy.trust import TrustStore
 from hushwire.timers import Now
 
 START_LIMIT = 15.0
@@ -273,8 +274,9 @@ class Parent:
         to_keeper = Channel(parent_keeper, {}, timeout=KEEPER_LIMIT)
         self._await_ready(parent_resolver, "resolver")
         secrets = Secrets(
-            PublicKey.read(ready.public) if ready.public else None, self._secrets.pinned, self._secrets.shared
-        )
+            PublicKey.read(ready.public) if ready.public else None, self._secrets.pinned, self._secrets.shared,
+            self._secrets.trusted,
+        )  # fmt: skip
         driven, plane_news = self._start_plane(children)
 
         def think() -> None:
@@ -524,12 +526,15 @@ def _psk_name(file: str) -> bytes:
 
 
 def _public_secrets(config: Config) -> Secrets:
-    """Peers' pinned public keys, and names for the shared ones."""
+    """Peers' pinned public keys, names for the shared ones, and the trust store."""
     try:
         pinned = {str(rule.peer): keyfile.read_public(Path(rule.key)) for rule in config.rules if rule.key}
+        store = Path(config.host.trusted)
+        trusted = keyfile.read_trusted(store) if store.exists() else TrustStore()
     except keyfile.KeyFileError as error:
         raise CannotStart(str(error)) from None
-    return Secrets(None, pinned, {str(rule.peer): _psk_name(rule.psk) for rule in config.rules if rule.psk})
+    shared = {str(rule.peer): _psk_name(rule.psk) for rule in config.rules if rule.psk}
+    return Secrets(None, pinned, shared, trusted)
 
 
 def _choose_plane(config: Config, log: Log) -> PlaneChoice:
