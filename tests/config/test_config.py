@@ -71,6 +71,7 @@ def test_every_setting() -> None:
         key = "/k"
         plane = "userspace"
         user = "_hushwire"
+        trusted = "/t"
         state = "/s"
         control = "/c"
         port = 1500
@@ -109,7 +110,7 @@ def test_every_setting() -> None:
     config = parse(text, "alice.toml")
     addresses = (ip_address("192.0.2.1"), ip_address("2001:db8::1"))
     assert config.host == Host(
-        "alice.example", "/k", PlaneChoice.USERSPACE, "_hushwire", "/s", "/c", 1500, 14500, addresses
+        "alice.example", "/k", PlaneChoice.USERSPACE, "_hushwire", "/t", "/s", "/c", 1500, 14500, addresses
     )
     assert config.dns.trust_anchor == "/a"
     assert config.dns.forward == (
@@ -211,7 +212,7 @@ def test_the_narrower_of_two_rules_may_stand_beside_the_wider() -> None:
         (f"{HOST}[rule]", "rule: not a list of tables; write [[rule]], with two brackets, before each"),
         (f"{HOST}plan = 'auto'", 'host.plan: no such key; did you mean "plane"?'),
         (f"{HOST}'a\\b c' = 1", "host.'a\\\\b c': no such key; there are name, "),
-        (f"{HOST}trust = 1", "host.trust: no such key; there are name, key, plane, "),
+        (f"{HOST}weight = 1", "host.weight: no such key; there are name, key, plane, "),
         ("[host]\nname = 'a b'", "host.name: 'a b' is no host name: "),
         ("[host]\nname = 5", 'host.name: 5 is not a text; write one in quotes, such as "alice"'),
         (f"{HOST}key = 'host.key'", "host.key: 'host.key' is not an absolute path; begin it with \"/\""),
@@ -273,7 +274,6 @@ def test_an_esp_proposal_has_no_prf() -> None:
     [
         ('peer = "alice.example"', "peer: this is host.name, the host itself"),
         ('peer = "bob"', 'peer: "bob" has no domain'),
-        ('peer = "192.0.2.2"\nrequire = "trusted"', 'require: "trusted" needs key or psk'),
         ('peer = "192.0.2.2"\nkey = "/k"\npsk = "/p"', "psk: the peer proves itself by its key or by a shared one"),
         ('peer = "bob.example"\nrequire = "named"\nkey = "/k"', 'require: a "named" peer\'s key comes from the DNS'),
         ('peer = "192.0.2.2"\nrequire = "clear"\npsk = "/k"', 'require: "clear" asks for no proof'),

@@ -44,6 +44,7 @@ from hushwire.node import Node, Secrets
 from hushwire.policy.sad import SAName
 from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action
+from hushwire.policy.trust import TrustStore
 from hushwire.timers import Now
 from hushwire.wire.registry import PrfID
 
@@ -120,10 +121,11 @@ class Net:
     def host(
         self, name: str, *rules: Rule, key: str = "", plane: PlaneChoice = PlaneChoice.KERNEL, pinned: Any = None,
         shared: Any = None, addresses: tuple[Any, ...] = (), ask: tuple[str, ...] = (),
+        trusted: TrustStore | None = None,
     ) -> Host:  # fmt: skip
         private = KEY[key or name]
         config = Config(HostConfig(f"{name}.example", addresses=addresses), Dns(ask=ask), rules=rules)
-        secrets = Secrets(private.public, pinned or {}, shared or {})
+        secrets = Secrets(private.public, pinned or {}, shared or {}, trusted or TrustStore())
         host = Host(name, Node(config, secrets, plane, SeededEntropy(name.encode())), private, (ADDRESS[name],))
         self.hosts[name] = host
         self.zone.setdefault(f"{name}.example", ((ADDRESS[name],), (private.public,)))

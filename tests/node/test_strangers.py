@@ -11,6 +11,7 @@ from hushwire.names.ipseckey import IPSECKEY
 from hushwire.names.reverse import reverse_name
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.spd import Action
+from hushwire.policy.trust import Trusted, TrustStore
 
 from .conftest import ADDRESS, KEY, named
 
@@ -168,3 +169,24 @@ def test_who_proves_a_name_is_no_stranger_any_more(make_net: Any) -> None:
     assert net.told(alice, "bob.example").addresses == (BOB,)
     assert net.packet(alice, BOB) is Action.PROTECT
     assert alice.about("ike.established")[-1]["level"] == "named"
+
+
+# --- the trust store ---
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize("require", [Assurance.ENCRYPTED, Assurance.TRUSTED])
+def test_a_key_of_the_trust_store(make_net: Any, require: Assurance, trusted: bool) -> None:
+    """RFC 5386 s2: an entry for one key, wherever he is who has it; it comes before the wildcard."""
+    net = make_net()
+    store = TrustStore([Trusted(KEY["bob"].public.fingerprint, "bob's")] if trusted else [])
+    alice = net.host("alice", Rule(ALL, require), trusted=store)
+    bob = net.host("bob", ANYBODY)
+    net.start()
+    met = trusted or require is Assurance.ENCRYPTED
+    assert net.fate(alice, BOB, patience=20) is (Action.PROTECT if met else Action.BLOCK)
+    assert net.fate(bob, ALICE, patience=20) is (Action.PROTECT if met else Action.BLOCK)
+    if met:
+        assert alice.about("ike.established")[-1]["level"] == ("trusted" if trusted else "encrypted")
+    else:
+        assert "hushwire trust add SHA256:" in alice.about("ike.closed")[-1]["reason"]

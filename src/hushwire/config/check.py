@@ -23,8 +23,6 @@ def faults(rule: Rule, host: Host) -> Iterator[str]:
             yield 'require: a "named" peer\'s key comes from the DNS; leave out key and psk, or require "trusted"'
         case Assurance.NAMED if rule.name is not None and rule.name != "*" and "." not in rule.name:
             yield f'peer: "{rule.name}" has no domain; write the full name, such as "{rule.name}.example"'
-        case Assurance.TRUSTED if not known:
-            yield 'require: "trusted" needs key or psk; give the file with the peer\'s public key as key = "/..."'
         case Assurance.CLEAR if known:
             yield 'require: "clear" asks for no proof; leave out key and psk, or require "trusted"'
         case Assurance.CONTINUOUS:
@@ -33,7 +31,8 @@ def faults(rule: Rule, host: Host) -> Iterator[str]:
             yield 'require: "encrypted" takes any key; leave out key and psk, or require "trusted"'
     if (rule.require is Assurance.NAMED or (rule.btns and rule.name is not None)) and rule.address is not None:
         yield 'address: it comes from the DNS; leave it out, or give key or psk and require "trusted"'
-    if rule.require is Assurance.TRUSTED and rule.name is not None and not rule.many and rule.address is None:
+    trusted = known and rule.require is Assurance.TRUSTED and rule.name is not None
+    if trusted and not rule.many and rule.address is None:
         yield 'address: missing; a trusted peer is not looked up in the DNS, so say where it is: address = "192.0.2.2"'
     if rule.name is None and rule.address is not None:
         yield "address: peer is an address already; leave this out"
@@ -45,7 +44,7 @@ def faults(rule: Rule, host: Host) -> Iterator[str]:
         yield 'mode: a tunnel ends at one peer; write a rule for each, or mode = "transport"'
     if rule.btns and rule.mode is Mode.TUNNEL:
         yield 'mode: a stranger speaks for his own address only; write mode = "transport", or require "named"'
-    if rule.many and rule.name is not None and rule.require is Assurance.TRUSTED:
+    if trusted and rule.many:
         yield 'require: where a trusted peer is has to be written down; write a rule for each, or require "named"'
     if rule.many and rule.start is Start.CONNECT:
         yield 'start: nobody can be sought among many; write "trap", or a rule for each who is to be'

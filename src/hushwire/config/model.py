@@ -83,6 +83,8 @@ class Host:
     """Who does ESP: "auto", "kernel" or "userspace"."""
     user: str = "nobody"
     """The user that the processes without privileges become.  One that nothing else runs as is better."""
+    trusted: str = "/etc/hushwire/trusted"
+    """File with the fingerprints of keys that are trusted, as `hushwire trust` keeps it.  It need not be there."""
     state: str = "/var/lib/hushwire"
     """Directory for what outlives a restart."""
     control: str = "/run/hushwire/control"
@@ -209,7 +211,7 @@ class Rule:
     @property
     def btns(self) -> bool:
         """Whether strangers may be who is there, each known by nothing but a key (BTNS_OK of RFC 5386 s2)."""
-        return Assurance.CLEAR < self.require < Assurance.TRUSTED
+        return Assurance.CLEAR < self.require < Assurance.NAMED and not (self.key or self.psk)
 
     @property
     def many(self) -> bool:

@@ -132,6 +132,7 @@ READERS: Mapping[type[Any], Mapping[str, Reader]] = {
         "key": value.path,
         "plane": one_of({choice.value: choice for choice in PlaneChoice}),
         "user": value.text,
+        "trusted": value.path,
         "state": value.path,
         "control": value.path,
         "port": PORT,

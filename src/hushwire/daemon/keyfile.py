@@ -9,9 +9,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from hushwire.crypto.keys import BadKey, PrivateKey, PublicKey
 from hushwire.crypto.secret import Secret
+from hushwire.policy.trust import BadTrust, TrustStore
 
 LARGEST = 1 << 16
 """Octets of a key file."""
+LARGEST_STORE = 1 << 24
+"""Octets of a trust store: of some 200,000 keys."""
 SHORTEST_PSK = 16
 """Octets of a shared key: less could be guessed from one recorded exchange (RFC 7296 s2.15)."""
 
@@ -54,6 +57,19 @@ def read_shared(file: Path) -> Secret:
     return Secret(shared)
 
 
+def read_trusted(file: Path) -> TrustStore:
+    """A trust store that nobody but its owner can write: who can decides whom this host trusts."""
+    octets, mode = _read(file, most=LARGEST_STORE)
+    if mode & 0o022:
+        raise KeyFileError(f"{file}: mode {mode:04o} lets others add keys; it must be {mode & ~0o022:04o}")
+    try:
+        return TrustStore.from_text(octets.decode())
+    except UnicodeDecodeError:
+        raise KeyFileError(f"{file}: not UTF-8 text") from None
+    except BadTrust as bad:
+        raise KeyFileError(f"{file}: {bad}") from None
+
+
 def open_file(file: Path) -> int:
     """A descriptor of a key file, of which nothing is read.  Raises KeyFileError."""
     try:
@@ -68,18 +84,18 @@ def _check_mode(file: Path, mode: int) -> None:
         raise KeyFileError(f"{file}: mode {mode:04o} gives others a private key; it must be 0600 or 0400")
 
 
-def _read(file: Path, descriptor: int | None = None) -> tuple[bytes, int]:
+def _read(file: Path, descriptor: int | None = None, most: int = LARGEST) -> tuple[bytes, int]:
     """A regular file's octets and mode; both from one descriptor, so that they belong together."""
     opened = open_file(file) if descriptor is None else descriptor
     try:
         status = os.fstat(opened)
         if not stat.S_ISREG(status.st_mode):
             raise KeyFileError(f"{file}: not a regular file")
-        octets = os.read(opened, LARGEST + 1)
+        octets = os.read(opened, most + 1)
     except OSError as error:
         raise KeyFileError(f"{file}: {error.strerror}") from None
     finally:
         os.close(opened)
-    if len(octets) > LARGEST:
-        raise KeyFileError(f"{file}: too long to be a key")
+    if len(octets) > most:
+        raise KeyFileError(f"{file}: more than {most} octets; too long to be {'a key' if most == LARGEST else 'keys'}")
     return octets, stat.S_IMODE(status.st_mode)

@@ -7,6 +7,7 @@ Whether what a stranger says is looked up is DESIGN.md law 7.
 from collections.abc import Sequence
 from dataclasses import replace
 
+from hushwire.crypto.keys import PublicKey
 from hushwire.ike import report
 from hushwire.ike.errors import Unauthorized
 from hushwire.names.allow import AllowList, Pace
@@ -15,7 +16,7 @@ from hushwire.node.peer import Peer
 from hushwire.node.peers import Crowded, Peers
 from hushwire.node.rulebook import Rules, refuses
 from hushwire.policy.assurance import Assurance
-from hushwire.policy.pad import ANONYMOUS, Identity, PadEntry
+from hushwire.policy.pad import ANONYMOUS, Identity, PadEntry, fingerprint_text
 from hushwire.wire.address import IPAddress
 from hushwire.wire.registry import IDType
 
@@ -68,7 +69,15 @@ class Claims:
             # RFC 5386 s2, the second search: what he could ask to be protected is another's, who has been introduced.
             raise Unauthorized(f"{address} is {introduced.name}'s, and that this is who speaks there is not proved")
         # RFC 7619 s2.4: of who stays anonymous the entry itself is all that is known.
-        return entry.met(wanted.key) if wanted.key is not None else entry
+        return entry.met(wanted.key, self._worth(wanted.key, peer)) if wanted.key is not None else entry
+
+    def _worth(self, key: PublicKey, peer: Peer) -> Assurance:
+        """What a stranger's key is worth (RFC 5386 s2: entries for one key come before the wildcard)."""
+        worth = Assurance.TRUSTED if self._peers.trusted.get(key.fingerprint) is not None else Assurance.ENCRYPTED
+        if worth < peer.rule.require:
+            known = f"hushwire trust add {fingerprint_text(key.fingerprint)}"
+            raise Unauthorized(f"the key of {peer.name} is not trusted; if it is the right one: {known}")
+        return worth
 
     def admit(self, identity: Identity, source: IPAddress, now: float) -> Peer:
         """The peer that one would be whom nobody knows yet, to be looked up.  Raises Unauthorized."""

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hushwire.config import Addressing, Config, Rule
 from hushwire.crypto.keys import PublicKey
@@ -15,6 +15,7 @@ from hushwire.node.scope import REQID_BASE
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
 from hushwire.policy.spd import Action
+from hushwire.policy.trust import TrustStore
 from hushwire.timers import NEVER
 from hushwire.wire.address import IPAddress
 
@@ -34,6 +35,8 @@ class Secrets:
     """Peers' keys of local configuration."""
     shared: Mapping[str, bytes]
     """The keeper's names of shared keys."""
+    trusted: TrustStore = field(default_factory=TrustStore)
+    """Keys that an administrator trusts, whoever has them."""
 
 
 class Crowded(Exception):
@@ -77,6 +80,11 @@ class Peers:
             peer = self._add(position, rules, str(rule.peer))
             if not peer.is_trap:
                 self._configured.append(peer)
+
+    @property
+    def trusted(self) -> TrustStore:
+        """Keys that an administrator trusts, whoever has them."""
+        return self._secrets.trusted
 
     def __iter__(self) -> Iterator[Peer]:
         return iter([self.touch(peer) for peer in self._by_reqid.values()])

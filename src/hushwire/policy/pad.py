@@ -116,9 +116,9 @@ class PadEntry:
         """Whether its peer stays unauthenticated."""
         return self.identity.type == NOBODY
 
-    def met(self, key: PublicKey) -> "PadEntry":
+    def met(self, key: PublicKey, worth: Assurance = Assurance.ENCRYPTED) -> "PadEntry":
         """Of a wildcard, the entry of who has sent this key and has yet to prove that he holds it."""
-        return replace(self, identity=Identity.public_key(key), keys=(key,))
+        return replace(self, identity=Identity.public_key(key), keys=(key,), assurance=worth)
 
     def nobodys(self, where: IPAddress, mark: bytes) -> "PadEntry":
         """What it comes to for a peer at `where` who has not authenticated himself, told from others by `mark`.
