@@ -21,7 +21,7 @@ from hushwire.lab.stage import Stage
 
 pytestmark = pytest.mark.lab
 
-CHILDREN = {"hushwire:keeper", "hushwire:resolv", "hushwire:node", "hushwire:plane"}
+CHILDREN = {"hushwire:keeper", "hushwire:resolv", "hushwire:memory", "hushwire:node", "hushwire:plane"}
 """The kernel keeps fifteen letters of a name."""
 INTRUDER = Path(__file__).parent / "intruder.py"
 
@@ -95,7 +95,7 @@ def stage() -> Iterator[Stage]:
         yield stage
 
 
-def test_there_are_four_processes_and_the_parent(stage: Stage) -> None:
+def test_there_are_five_processes_and_the_parent(stage: Stage) -> None:
     assert children(stage.at_alice.pid).keys() == CHILDREN
 
 
@@ -120,6 +120,9 @@ def test_each_holds_what_is_its_own(stage: Stage) -> None:
     pids = children(stage.at_alice.pid)
     plain = {"/dev/null", str(stage.at_alice.log), "unix", "anon_inode"}
     assert sockets(pids["hushwire:keeper"]) <= plain
+    known = stage.at_alice.folder / "known"
+    files = {str(known / name) for name in ("known.sqlite", "known.sqlite-wal")}
+    assert sockets(pids["hushwire:memory"]) - plain == files
     assert sockets(pids["hushwire:node"]) - plain == {"udp", "udp6"}
     assert sockets(pids["hushwire:plane"]) - plain == {"udp", "udp6", "raw", "raw6", "/dev/net/tun"}
     assert not sockets(pids["hushwire:resolv"]) & {"netlink", "packet", "raw", "raw6", "/dev/net/tun"}

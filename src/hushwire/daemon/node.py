@@ -1,4 +1,4 @@
-"""The node's process: a Node between UDP, the keeper, the resolver, the parent and the control socket.
+"""The node's process: a Node between UDP, the keeper, the resolver, the memory, the parent and the control socket.
 
 It parses what strangers send, so it holds nothing: no capability, no key, no file.  It never waits for a process to
 take what it has to say: all the others may wait for it (`channel.Channel`).
@@ -22,12 +22,15 @@ from hushwire.events import (
     DeleteSA,
     Effect,
     Event,
+    Forget,
     InstallPolicy,
     InstallSA,
     Lookup,
     Notice,
     ReadKey,
+    Recalled,
     Release,
+    Remember,
     Reply,
     Send,
     Sign,
@@ -44,7 +47,8 @@ COMMANDS_FROM = 1 << 62
 MOST_UNSENT = 1 << 20
 """Octets of requests that the parent has not taken.  Then no new work is begun until it takes some; none is lost."""
 MOST_HELD = 4096
-"""Questions and Releases that the resolver has not taken.  One more is lost, as if it did not answer: the Node asks
+"""Subjects that the memory has not taken; one more is lost, and for it a restart goes back to what was.  And
+questions and Releases that the resolver has not taken.  One more is lost, as if it did not answer: the Node asks
 again, and a program that hears no Release is told SERVFAIL."""
 
 
@@ -60,6 +64,8 @@ class Correspondents:
     sockets: Sequence[UdpSocket]
     """Of ports 500 and 4500, IPv4 and IPv6."""
     control: socket.socket
+    memory: Channel | None = None
+    """None: nothing is remembered over a restart."""
 
 
 def main(node: Node, others: Correspondents, nat_port: int, log: Log, confine: Callable[[], None]) -> None:
@@ -83,6 +89,8 @@ class Worker:
         self._control = Control(others.control, itertools.count(COMMANDS_FROM))
         self._by_way = {(sock.version, sock.port): sock for sock in others.sockets}
         self._for_resolver: list[Lookup | Release] = []
+        self._for_memory: dict[str, Remember | Forget] = {}
+        """By subject, the latest."""
         self._poll = select.epoll()
         self._settling = select.epoll()
         """The part of it that brings no new work, but what comes of the old."""
@@ -94,11 +102,14 @@ class Worker:
         others = self._others
         for sock in others.sockets:
             self._watch(self._poll, sock.fileno(), partial(self._from_udp, sock))
-        for channel in (others.parent, others.keeper, others.resolver, others.plane):
+        for channel in (others.parent, others.keeper, others.resolver, others.plane, others.memory):
             if channel is not None:
                 self._watch(self._home(channel), channel.fileno(), partial(self._from_channel, channel))
         self._watch(self._poll, others.control.fileno(), self._from_control)
         self._watch(self._poll, self._settling.fileno(), partial(self._serve, self._settling, 0))
+        # Until we know whom we know, everybody would be a stranger.
+        while others.memory is not None and not self._recall(others.memory):
+            pass
         # The parent's first word is this host's addresses: without them a command would be answered too soon.
         self._step(others.parent.wait())
         while True:
@@ -107,6 +118,12 @@ class Worker:
             self._serve(self._settling if others.parent.unsent > MOST_UNSENT else self._poll, wait)
             if deadline <= time.monotonic():
                 self._step([Timeout()])
+
+    def _recall(self, memory: Channel) -> bool:
+        """Hear the next part of what was remembered; whether that was the last."""
+        events = memory.wait()
+        self._step(events)
+        return any(isinstance(event, Recalled) and event.complete for event in events)
 
     def _serve(self, poll: select.epoll, wait: float | None) -> None:
         for descriptor, _ in poll.poll(wait):
@@ -172,12 +189,18 @@ class Worker:
                     self._post(self._others.keeper, effect)
                 case Lookup() | Release():
                     self._for_resolver.append(effect)
+                case Remember(known):
+                    self._for_memory[known.subject] = effect
+                case Forget(subject):
+                    self._for_memory[subject] = effect
                 case Notice():
                     self._log.notice(effect, now.monotonic)
                 case Reply():
                     self._control.reply(effect)
         self._post(self._others.parent, *for_parent)
         self._tell_resolver(now.monotonic)
+        if self._for_memory:
+            self._tell_memory(now.monotonic)
 
     def _tell_resolver(self, now: float) -> None:
         """A program may send at once: what its packets will meet comes first, so all of that is with the parent."""
@@ -187,6 +210,18 @@ class Worker:
         elif lost := self._for_resolver[MOST_HELD:]:
             del self._for_resolver[MOST_HELD:]
             self._log.notice(Notice("resolver.behind", (("lost", len(lost)),)), now)
+
+    def _tell_memory(self, now: float) -> None:
+        memory = self._others.memory
+        if memory is None:
+            self._for_memory.clear()
+        elif not memory.unsent:
+            self._post(memory, *self._for_memory.values())
+            self._for_memory.clear()
+        elif lost := list(self._for_memory)[MOST_HELD:]:
+            for subject in lost:
+                del self._for_memory[subject]
+            self._log.notice(Notice("memory.behind", (("lost", len(lost)),), grave=True), now)
 
     def _post(self, channel: Channel, *values: object) -> None:
         """Say something, and what was not taken before; the poll tells when there is room for the rest."""

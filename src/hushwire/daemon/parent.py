@@ -14,7 +14,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from cryptography.hazmat.backends import default_backend
 
 from hushwire.config import Addressing, Config, PlaneChoice
 from hushwire.crypto.keys import PublicKey
-from hushwire.daemon import barrier, control, keeper, keyfile, node, plane, planes, resolver
+from hushwire.daemon import barrier, control, keeper, keyfile, memory, node, plane, planes, resolver
 from hushwire.daemon.channel import EFFECTS, EVENTS, Channel, ChannelClosed, ChannelError, pair, vocabulary
 from hushwire.daemon.entropy import SystemEntropy
 from hushwire.daemon.guard import Forbidden, Guard, Request
@@ -33,7 +33,7 @@ from hushwire.daemon.listener import open_sockets
 from hushwire.daemon.log import Log
 from hushwire.daemon.synthetic import Names, take_away, why_not
 from hushwire.daemon.unbound import Configuration, UnboundError
-from hushwire.events import Notice, ReadKey, Refused, Stop
+from hushwire.events import Forget, Notice, ReadKey, Recalled, Refused, Remember, Stop
 from hushwire.linux import sandbox
 from hushwire.linux.kernel import esp_warning, has_esp
 from hushwire.linux.netlink import NetlinkError
@@ -112,6 +112,7 @@ class Parent:
         self._secrets = _public_secrets(config)
         self._plane_name = _choose_plane(config, log)
         self._lock = _be_alone()
+        self._remembered = memory.prepare(Path(config.host.state), *self._user)
         self._open = self._open_descriptors()
         if self._plane_name is PlaneChoice.KERNEL:
             self._keep_first_packets()
@@ -241,6 +242,7 @@ class Parent:
         parent_node, node_parent = pair()
         keeper_node, node_keeper = pair()
         resolver_node, node_resolver = pair()
+        memory_node, node_memory = pair()
         children.sockets += [parent_keeper, parent_resolver, parent_node]
         key = Path(host.key) if host.key else None
         shared = {name: Path(rule.psk) for rule in config.rules if rule.psk for name in [_psk_name(rule.psk)]}
@@ -268,7 +270,13 @@ class Parent:
             except UnboundError as error:
                 to_parent.send(keeper.Unusable(str(error)))
 
+        def remember() -> None:
+            to_node = Channel(memory_node, vocabulary((Remember, Forget)))
+            confine = partial(self._confine, "memory", False, [self._remembered])
+            memory.main(to_node, self._remembered, Log("memory"), confine)
+
         self._fork(children, "keeper", keep, [keeper_parent, keeper_node])
+        self._fork(children, "memory", remember, [memory_node])
         self._fork(children, "resolver", resolve, [resolver_parent, resolver_node, *self._open.listen])
         ready = self._await_ready(parent_keeper, "keeper")
         to_keeper = Channel(parent_keeper, {}, timeout=KEEPER_LIMIT)
@@ -283,14 +291,15 @@ class Parent:
             others = node.Correspondents(
                 Channel(node_parent, EVENTS), Channel(node_keeper, EVENTS), Channel(node_resolver, EVENTS),
                 Channel(plane_news, EVENTS) if plane_news is not None else None, self._open.ike, self._open.control,
+                Channel(node_memory, vocabulary((Recalled,))),
             )  # fmt: skip
             mind = Node(config, secrets, self._plane_name, SystemEntropy())
             node.main(mind, others, host.nat_port, Log("node"), partial(self._confine, "node", False))
 
-        descriptors = [node_parent, node_keeper, node_resolver, self._open.control]
+        descriptors = [node_parent, node_keeper, node_resolver, node_memory, self._open.control]
         descriptors += [plane_news] if plane_news is not None else []
         self._fork(children, "node", think, [*descriptors, *(sock.socket for sock in self._open.ike)])
-        for sock in (keeper_parent, resolver_parent, keeper_node, resolver_node, *descriptors):
+        for sock in (keeper_parent, resolver_parent, keeper_node, resolver_node, memory_node, *descriptors):
             if sock is not self._open.control:
                 sock.close()
         if first:
@@ -359,9 +368,9 @@ class Parent:
 
     # --- confinement ---
 
-    def _confine(self, name: str, network: bool) -> None:
+    def _confine(self, name: str, network: bool, writable: Sequence[Path] = ()) -> None:
         uid, gid = self._user
-        found = sandbox.confine(uid=uid, gid=gid, network=network)
+        found = sandbox.confine(uid=uid, gid=gid, network=network, writable=writable)
         for missing in found.missing:
             Log(name).line(f"! not confined: {missing}")
         if any(missing.startswith(("capabilities", "no new privileges")) for missing in found.missing):

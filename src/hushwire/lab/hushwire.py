@@ -35,6 +35,8 @@ class Hushwire:
         # To the end of the run, so that a test can still read the log of what it has stopped.
         self.folder = Path(tempfile.mkdtemp(prefix=f"hushwire-{host.name}-"))
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+        # The memory's process, which is nobody, has its own directory in it.
+        self.folder.chmod(0o711)
         self.key = key or PrivateKey.generate(KeyKind.ED25519)
         self.config = self.folder / "hushwire.toml"
         self.config.write_text(config.replace("{folder}", str(self.folder)))
