@@ -122,7 +122,7 @@ def test_nothing_is_asked_before_an_ike_auth_decrypts(make_net: Any) -> None:
 def test_strangers_are_asked_for_at_a_pace(asked: Any, guard: str, monkeypatch: Any) -> None:
     net = asked(ask=("*.test",))
     bob = net.hosts["bob"]
-    bob.node._claims = Claims(("*",), bob.node.peers)
+    bob.node._claims = Claims(("*",), bob.node.peers, bob.node._memory)
     if guard == "out":
         monkeypatch.setattr(Pace, "admits", lambda *_: True)
     for number in range(100):

@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 
 from hushwire.config import Rule
-from hushwire.events import Outcome, Verdict
+from hushwire.events import AddressesChanged, Forget, KnownForget, KnownPin, Outcome, Recalled, Remember, Verdict
 from hushwire.names.ipseckey import IPSECKEY
 from hushwire.names.reverse import reverse_name
+from hushwire.node.memory import REMEMBERED_FOR
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.spd import Action
 from hushwire.policy.trust import Trusted, TrustStore
+from hushwire.timers import Now
 
 from .conftest import ADDRESS, KEY, named
 
@@ -190,3 +192,96 @@ def test_a_key_of_the_trust_store(make_net: Any, require: Assurance, trusted: bo
         assert alice.about("ike.established")[-1]["level"] == ("trusted" if trusted else "encrypted")
     else:
         assert "hushwire trust add SHA256:" in alice.about("ike.closed")[-1]["reason"]
+
+
+# --- continuity ---
+
+
+LEAP = Rule(ALL, Assurance.CONTINUOUS)
+
+
+def again(net: Any, name: str, rule: Rule, key: str = "") -> Any:
+    """A host that starts anew with what it remembered; with another `key`, it is somebody else at its address."""
+    before = net.hosts.pop(name)
+    host = net.host(name, rule, key=key)
+    remembered = {}
+    for effect in before.said if not key else ():
+        match effect:
+            case Remember(known):
+                remembered[known.subject] = known
+            case Forget(subject):
+                remembered.pop(subject, None)
+    net.step(host, Recalled(tuple(remembered.values()), True))
+    net.step(host, AddressesChanged(host.addresses))
+    net.run()
+    return host
+
+
+@pytest.mark.parametrize("rule", [ANYBODY, LEAP])
+@pytest.mark.parametrize("memory", ["kept", "lost"])
+@pytest.mark.parametrize("who", ["bob", "eve"])
+def test_the_second_contact(make_net: Any, rule: Rule, memory: str, who: str) -> None:
+    """RFC 5387 s5.7: an active attacker who was not there at first is refused, or told of; the control forgets."""
+    net = make_net()
+    alice, _ = met(net, rule, ANYBODY)
+    assert net.fate(alice, BOB) is Action.PROTECT
+    alice = again(net, "alice", rule)
+    if memory == "lost":
+        assert net.ask(alice, KnownForget, str(BOB)).ok
+    again(net, "bob", ANYBODY, "" if who == "bob" else "eve")
+    refused = who == "eve" and memory == "kept" and rule is LEAP
+    assert net.fate(alice, BOB, patience=20) is (Action.BLOCK if refused else Action.PROTECT)
+    assert bool(alice.about("known.changed")) is (who == "eve" and memory == "kept")
+    if refused:
+        assert "hushwire known pin 192.0.2.2 SHA256:" in alice.about("ike.closed")[0]["reason"]
+    elif who == "bob" and memory == "kept":
+        assert alice.about("ike.established")[0]["level"] == "continuous"
+
+
+@pytest.mark.parametrize("pinned", ["bob", "eve"])
+def test_a_pinned_key(make_net: Any, pinned: str) -> None:
+    """Whatever the rule takes, and before anybody was met."""
+    net = make_net()
+    alice, _ = met(net, None, None)
+    assert net.ask(alice, KnownPin, str(BOB), KEY[pinned].public.fingerprint).ok
+    assert net.fate(alice, BOB, patience=20) is (Action.PROTECT if pinned == "bob" else Action.BLOCK)
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_who_was_met_protected_is_not_met_in_clear_after_a_restart(make_net: Any, forgotten: bool) -> None:
+    """No level sinks silently: an administrator may say otherwise, or a month goes by."""
+    net = make_net()
+    alice, _ = met(net, PERHAPS, PERHAPS)
+    assert net.fate(alice, BOB) is Action.PROTECT
+    net.hosts["bob"].addresses = ()
+    alice = again(net, "alice", PERHAPS)
+    if forgotten:
+        assert net.ask(alice, KnownForget, str(BOB)).ok
+    assert net.fate(alice, BOB, patience=60) is (Action.CLEAR if forgotten else Action.BLOCK)
+
+
+def test_a_month_later_an_address_may_be_anybody_s(make_net: Any) -> None:
+    net = make_net()
+    alice, _ = met(net, PERHAPS, PERHAPS)
+    assert net.fate(alice, BOB) is Action.PROTECT
+    net.hosts["bob"].addresses = ()
+    net.now = Now(net.now.monotonic, net.now.wall + REMEMBERED_FOR + 1)
+    alice = again(net, "alice", PERHAPS)
+    assert net.fate(alice, BOB, patience=60) is Action.CLEAR
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DENIED, Outcome.INSECURE])
+@pytest.mark.parametrize("key", ["bob", "eve"])
+def test_who_was_named_is_no_stranger_with_another_key(make_net: Any, outcome: Outcome, key: str) -> None:
+    """A name whose key is gone from the DNS: its host is known by it, and nobody else is taken for him."""
+    net = make_net()
+    alice = by_name(net)
+    net.zone["bob.example"] = ((BOB,), (KEY["bob"].public,))
+    assert net.told(alice, "bob.example").addresses == (BOB,)
+    alice = again(net, "alice", Rule("*", Assurance.ENCRYPTED))
+    again(net, "bob", ANYBODY, "" if key == "bob" else "eve")
+    net.zone["bob.example"] = ((BOB,), ())
+    net.outcome["bob.example"] = outcome
+    if outcome is Outcome.DENIED:
+        del net.outcome["bob.example"]
+    assert net.told(alice, "bob.example").verdict is (Verdict.ONLY if key == "bob" else Verdict.REFUSE)

@@ -25,10 +25,8 @@ def faults(rule: Rule, host: Host) -> Iterator[str]:
             yield f'peer: "{rule.name}" has no domain; write the full name, such as "{rule.name}.example"'
         case Assurance.CLEAR if known:
             yield 'require: "clear" asks for no proof; leave out key and psk, or require "trusted"'
-        case Assurance.CONTINUOUS:
-            yield f'require: "{rule.require}" cannot be had yet; "named", "trusted", "encrypted" and "clear" can'
-        case Assurance.ENCRYPTED if known:
-            yield 'require: "encrypted" takes any key; leave out key and psk, or require "trusted"'
+        case Assurance.ENCRYPTED | Assurance.CONTINUOUS if known:
+            yield f'require: "{rule.require}" takes any key at first; leave out key and psk, or require "trusted"'
     if (rule.require is Assurance.NAMED or (rule.btns and rule.name is not None)) and rule.address is not None:
         yield 'address: it comes from the DNS; leave it out, or give key or psk and require "trusted"'
     trusted = known and rule.require is Assurance.TRUSTED and rule.name is not None

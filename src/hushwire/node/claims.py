@@ -12,6 +12,7 @@ from hushwire.ike import report
 from hushwire.ike.errors import Unauthorized
 from hushwire.names.allow import AllowList, Pace
 from hushwire.names.name import BadName, host_name
+from hushwire.node.memory import Memory
 from hushwire.node.peer import Peer
 from hushwire.node.peers import Crowded, Peers
 from hushwire.node.rulebook import Rules, refuses
@@ -28,10 +29,11 @@ class Unmatched(Unauthorized):
 class Claims:
     """Identities that no peer has yet."""
 
-    def __init__(self, patterns: Sequence[str], peers: Peers) -> None:
+    def __init__(self, patterns: Sequence[str], peers: Peers, memory: Memory) -> None:
         self._allowed = AllowList(patterns)
         self._pace = Pace()
         self._peers = peers
+        self._memory = memory
 
     def search(self, wanted: report.AuthorizationWanted, now: float) -> Peer:
         """Whom a claim is matched with, of two passes: of what he says he is, and of where he is.  Raises Unauthorized.
@@ -72,8 +74,8 @@ class Claims:
         return entry.met(wanted.key, self._worth(wanted.key, peer)) if wanted.key is not None else entry
 
     def _worth(self, key: PublicKey, peer: Peer) -> Assurance:
-        """What a stranger's key is worth (RFC 5386 s2: entries for one key come before the wildcard)."""
-        worth = Assurance.TRUSTED if self._peers.trusted.get(key.fingerprint) is not None else Assurance.ENCRYPTED
+        """What a stranger's key is worth, if that is enough."""
+        worth = self._memory.worth(peer, key)
         if worth < peer.rule.require:
             known = f"hushwire trust add {fingerprint_text(key.fingerprint)}"
             raise Unauthorized(f"the key of {peer.name} is not trusted; if it is the right one: {known}")

@@ -1,29 +1,79 @@
-"""Which names have reached the level that their rule requires, which never sinks silently (DESIGN.md section 4)."""
+"""What is remembered of a peer, and what follows: no level sinks silently, and a stranger is known again.
 
+DESIGN.md section 4; the leap of faith is RFC 5387 s5.7.
+"""
+
+from hushwire.crypto.keys import PublicKey
+from hushwire.events import Notice
+from hushwire.ike.errors import Unauthorized
+from hushwire.ike.proof import Authenticated
+from hushwire.node import acquaintance
+from hushwire.node.known import KnownPeers, NoRoom
 from hushwire.node.peer import Peer
+from hushwire.policy.assurance import Assurance
+from hushwire.policy.known import Known
+from hushwire.policy.trust import TrustStore
 
-MOST_REMEMBERED = 1 << 16
-"""Names that are known to have reached their level, after nobody has used them for a while."""
+REMEMBERED_FOR = 30 * 86400.0
+"""Seconds for which one that reached its level is not met in clear: an address may be somebody else's by then."""
+
+
+class KeyChanged(Unauthorized):
+    """The peer proves another key than the one that it is known by, and its rule does not take that."""
+
+    def __init__(self, before: Known, fingerprint: bytes) -> None:
+        super().__init__(acquaintance.refusal(before, fingerprint))
+        self.notice = acquaintance.changed(before, fingerprint)
 
 
 class Memory:
-    """Of names that rules about many brought in.  It lasts as long as the Node."""
+    """Over the peers that are known, by name or address, and the keys that an administrator trusts."""
 
-    def __init__(self) -> None:
-        self._reached: dict[str, None] = {}
-        """The latest last."""
+    def __init__(self, known: KnownPeers, trusted: TrustStore) -> None:
+        self._known = known
+        self._trusted = trusted
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._reached
+    def has_reached(self, subject: str, require: Assurance, wall: float) -> bool:
+        """Whether one has reached a level of late."""
+        known = self._known.of(subject)
+        return known is not None and known.level >= require and wall - known.last <= REMEMBERED_FOR
 
-    def recall(self, peer: Peer) -> None:
+    def recall(self, peer: Peer, wall: float) -> None:
         """Have a peer that is here again be what it was."""
-        peer.reached = peer.reached or peer.name in self
+        peer.reached = peer.reached or (peer.born and self.has_reached(peer.name, peer.rule.require, wall))
 
-    def keep(self, peer: Peer) -> None:
-        """A peer has reached its level."""
-        if peer.born and peer.rule.name is not None:
-            self._reached.pop(peer.name, None)
-            self._reached[peer.name] = None
-            if len(self._reached) > MOST_REMEMBERED:
-                del self._reached[next(iter(self._reached))]
+    def worth(self, peer: Peer, key: PublicKey) -> Assurance:
+        """What a stranger's key is worth at a peer.  Raises KeyChanged.
+
+        RFC 5386 s2: entries for one key come before the wildcard.  At first contact nobody can be told from another.
+        """
+        trusted = Assurance.TRUSTED if self._trusted.get(key.fingerprint) is not None else Assurance.ENCRYPTED
+        before = self._known.of(peer.name)
+        if before is None:
+            return max(trusted, min(peer.rule.require, Assurance.CONTINUOUS))
+        if before.fingerprint == key.fingerprint:
+            return max(trusted, Assurance.CONTINUOUS)
+        firm = before.level >= Assurance.TRUSTED or peer.rule.require >= Assurance.CONTINUOUS
+        if before.pinned or (firm and trusted is Assurance.ENCRYPTED):
+            raise KeyChanged(before, key.fingerprint)
+        return trusted
+
+    def contradicts(self, peer: Peer, key: PublicKey) -> Notice | None:
+        """What is to be said if an administrator has pinned another key for a peer, whatever the DNS says."""
+        known = self._known.of(peer.name)
+        if known is None or not known.pinned or known.fingerprint == key.fingerprint:
+            return None
+        return acquaintance.changed(known, key.fingerprint)
+
+    def met(self, peer: Peer, proof: Authenticated, wall: float) -> Notice | None:
+        """A peer has proved a key, and its SAs stand; what there is to be said of that."""
+        key, before = proof.verified.public, self._known.of(peer.name)
+        if key is None or not (peer.born or proof.entry.btns):
+            # Who is in the configuration is not forgotten with a restart.
+            return None
+        came = self._known.accept(peer.name, key.fingerprint, proof.assurance, wall)
+        if isinstance(came, NoRoom):
+            return Notice("known.full", (("subject", peer.name), ("do", "see hushwire known forget")), grave=True)
+        if proof.entry.btns and before is not None and before.fingerprint != key.fingerprint:
+            return acquaintance.changed(before, key.fingerprint)
+        return None

@@ -22,9 +22,14 @@ from hushwire.events import (
     Expire,
     HostKey,
     Installed,
+    KnownForget,
+    KnownList,
+    KnownPin,
+    KnownShow,
     Mapping,
     Notice,
     Outcome,
+    Recalled,
     Refused,
     Rekey,
     Reply,
@@ -45,13 +50,14 @@ from hushwire.names.binding import Binding, Unbound
 from hushwire.names.lookup import Change
 from hushwire.names.name import BadName, host_name
 from hushwire.names.synthetic import PoolEmpty
-from hushwire.node import telling
+from hushwire.node import acquaintance, telling
 from hushwire.node.alarms import Alarms
 from hushwire.node.asking import ASK_AGAIN, Asking
 from hushwire.node.claims import Claims
 from hushwire.node.commands import Commands
 from hushwire.node.idle import Idle
-from hushwire.node.memory import Memory
+from hushwire.node.known import KnownPeers
+from hushwire.node.memory import KeyChanged, Memory
 from hushwire.node.peer import Peer
 from hushwire.node.peers import Blocked, Crowded, Peers, Secrets
 from hushwire.node.policies import Policies
@@ -93,10 +99,11 @@ class Node:
         self._seeking = Seeking(self.ike, self.peers)
         self._idle = Idle(self.peers, self._policies, self._seeking, number, self._emit)
         self._asking = Asking(self._emit)
-        self._claims = Claims(config.dns.ask, self.peers)
+        self._known = KnownPeers(self._emit)
+        self._memory = Memory(self._known, secrets.trusted)
+        self._claims = Claims(config.dns.ask, self.peers, self._memory)
         self._parked: list[tuple[Peer, report.AuthorizationWanted]] = []
         """Peers who wait for us to have looked up their name."""
-        self._memory = Memory()
         self._programs = Programs(
             config.host.name, self.peers, self._policies, self._seeking, self._idle, self._memory, self._asking,
             self._keep_current, self._emit,
@@ -140,6 +147,10 @@ class Node:
                 self._commands.perform(event, now)
             case HostKey():
                 self._commands.switch_key(event, now)
+            case Recalled(known):
+                self._known.recall(known)
+            case KnownList() | KnownShow() | KnownPin() | KnownForget():
+                self._effects.append(acquaintance.answer(event, self._known, now))
             case Stop():
                 self.ike.stop(now)
         self._listen(now)
@@ -277,6 +288,9 @@ class Node:
         if not peer.still_proved(key, sa.remote.address, now.monotonic):
             self._notice("name.changed", ("name", peer.name), ("was", str(sa.remote.address)))
             self.ike.delete(sa, now)
+        elif key is not None and (notice := self._memory.contradicts(peer, key)) is not None:
+            self._effects.append(notice)
+            self.ike.delete(sa, now)
 
     # --- policies ---
 
@@ -329,6 +343,7 @@ class Node:
             return
         if peer is None:
             return
+        self._memory.recall(peer, now.wall)
         peer.begun(now.monotonic)
         self._policies.sync(peer, now)
         if not peer.protects:
@@ -388,7 +403,7 @@ class Node:
             self.ike.authorized(wanted.request, error, now)
             return
         self._idle.used(peer, now.monotonic)
-        self._memory.recall(peer)
+        self._memory.recall(peer, now.wall)
         self._keep_current(peer, now)
         if peer.lookup is not None and self._worth_asking(peer, wanted, now):
             self._parked.append((peer, wanted))
@@ -412,6 +427,8 @@ class Node:
         try:
             self.ike.authorized(wanted.request, self._claims.entry(peer, wanted), now)
         except Unauthorized as error:
+            if isinstance(error, KeyChanged):
+                self._effects.append(error.notice)
             self.ike.authorized(wanted.request, error, now)
 
     def _proved(self, sa: IkeSA, now: Now) -> None:
@@ -443,7 +460,9 @@ class Node:
         for acquire in peer.found(sa.remote.address):
             self._acquire(acquire, now)
         self._idle.used(peer, now.monotonic)
-        self._memory.keep(peer)
+        assert sa.authenticated is not None
+        if (notice := self._memory.met(peer, sa.authenticated, now.wall)) is not None:
+            self._effects.append(notice)
         if unsettled:
             self._policies.sync(peer, now)
         level = telling.level(sa)

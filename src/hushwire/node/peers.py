@@ -81,11 +81,6 @@ class Peers:
             if not peer.is_trap:
                 self._configured.append(peer)
 
-    @property
-    def trusted(self) -> TrustStore:
-        """Keys that an administrator trusts, whoever has them."""
-        return self._secrets.trusted
-
     def __iter__(self) -> Iterator[Peer]:
         return iter([self.touch(peer) for peer in self._by_reqid.values()])
 

@@ -55,7 +55,7 @@ class Programs:
         """A program asks; `command`: unbound's hook does, for one (daemon.ipsecmod)."""
         rules = self._peers.rulebook.for_name(name)
         try:
-            told = self._told_at_once(name, rules)
+            told = self._told_at_once(name, rules, now)
             peer = self._peers.of_name(name, rules) if told is None and rules is not None else None
         except Crowded as error:
             peer, told = None, Told(Verdict.REFUSE, reason=str(error))
@@ -63,7 +63,7 @@ class Programs:
             assert told is not None
             self._emit(tell(request, told, command=command))
             return
-        self._memory.recall(peer)
+        self._memory.recall(peer, now.wall)
         self._idle.used(peer, now.monotonic)
         self._captures.wait(peer, request, now.monotonic, command=command)
         self._keep_current(peer, now)
@@ -72,20 +72,21 @@ class Programs:
             self._asking.look_up(peer, now)
         self._let_prove(self._follow(peer, now), now)
 
-    def _told_at_once(self, name: str, rules: Rules | None) -> Told | None:
+    def _told_at_once(self, name: str, rules: Rules | None, now: Now) -> Told | None:
         """What a program is told for which nobody need be asked; None: it has to wait."""
         if rules is None or rules[0].require is Assurance.CLEAR or name == self._own_name:
             return Told(Verdict.PASS)
         if refuses(rules):
             return Told(Verdict.REFUSE, reason=f"{name}: a rule blocks it")
-        if rules[0].start is Start.WAIT and permits_clear(rules) and not self._has_reached(name):
+        if rules[0].start is Start.WAIT and permits_clear(rules) and not self._has_reached(name, rules, now):
             return Told(Verdict.PASS)
         return None
 
-    def _has_reached(self, name: str) -> bool:
+    def _has_reached(self, name: str, rules: Rules, now: Now) -> bool:
         """Whether a name's level was ever reached."""
         peer = self._peers.by_name(name)
-        return name in self._memory or (peer is not None and peer.reached)
+        remembered = self._memory.has_reached(name, rules[0].require, now.wall)
+        return remembered or (peer is not None and peer.reached)
 
     def _follow(self, peer: Peer, now: Now) -> Peer:
         """Whom programs have to wait for: with an alias, the name that it leads to."""
@@ -108,7 +109,7 @@ class Programs:
         return peer if other.is_alias else self._wait_for(other, peer, now)
 
     def _wait_for(self, peer: Peer, alias: Peer, now: Now) -> Peer:
-        self._memory.recall(peer)
+        self._memory.recall(peer, now.wall)
         self._idle.used(peer, now.monotonic)
         self._captures.follow(alias, peer)
         self._keep_current(peer, now)
