@@ -16,9 +16,10 @@ demo_packages="python3-venv ca-certificates libunbound8 dns-root-data iproute2 i
     util-linux uidmap nftables knot knot-dnsutils curl"
 test_packages="linux-libc-dev user-mode-linux charon-systemd strongswan-swanctl libcharon-extra-plugins
     libstrongswan-standard-plugins libstrongswan-extra-plugins openiked tshark tcpdump iperf3 openssh-server openssh-client
+    bird2 exim4-daemon-light
     bind9 bind9-utils bind9-dnsutils pdns-server pdns-backend-sqlite3 sqlite3 unbound systemd-resolved libnet-dns-sec-perl"
 # The services in them.  They are only ever run by the tests, so they shall start neither now nor at the next boot.
-services="knot strongswan openiked ssh named pdns unbound systemd-resolved"
+services="knot strongswan openiked ssh named pdns unbound systemd-resolved bird exim4 exim4-base"
 
 policy=/usr/sbin/policy-rc.d
 policy_mark="# Written by hushwire's tools/bootstrap.sh while it installs; may be deleted."
@@ -46,7 +47,7 @@ debian_packages() {
     [ "$(id -u)" = 0 ] || fail "these Debian packages are missing; install them as root with: apt-get install --no-install-recommends$missing"
     fresh=""
     for service in $services; do
-        [ -e "/lib/systemd/system/$service.service" ] || fresh="$fresh $service"
+        [ -e "/lib/systemd/system/$service.service" ] || [ -e "/etc/init.d/$service" ] || fresh="$fresh $service"
     done
     trap allow_services EXIT
     trap 'exit 1' HUP INT TERM
@@ -54,11 +55,12 @@ debian_packages() {
     export DEBIAN_FRONTEND=noninteractive
     say "Debian packages to install:$missing"
     long "Reading Debian's package lists" apt-get update
+    # A host whose mail is another agent's keeps that: nothing is removed.
     # shellcheck disable=SC2086  # A list of words.
-    long "Installing Debian packages" apt-get install -y --no-install-recommends $missing
+    long "Installing Debian packages" apt-get install -y --no-install-recommends --no-remove $missing
     # What `systemctl disable` does, which a container without systemd does not have.
     for service in $fresh; do
-        rm -f /etc/systemd/system/*.wants/"$service.service"
+        rm -f /etc/systemd/system/*.wants/"$service.service" /etc/systemd/system/*.wants/"$service.timer" /etc/rc?.d/S??"$service"
     done
     # As it is installed, systemd-resolved takes over whom this host asks.
     taken=/etc/.resolv.conf.systemd-resolved.bak
