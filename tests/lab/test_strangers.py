@@ -1,10 +1,12 @@
 """Hosts that were never introduced: no key in any zone, no configuration but one rule for everybody (RFC 5386)."""
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
 
+from hushwire.crypto.keys import KeyKind, PrivateKey
 from hushwire.lab import uml
 from hushwire.lab.peer import eventually
 from hushwire.lab.story import Story
@@ -13,9 +15,9 @@ PLANE = os.environ.get("HUSHWIRE_PLANE", "userspace")
 NETWORKS = ("192.0.2.0/24", "2001:db8::/64")
 
 
-def rules(story: Story, below: str) -> str:
+def rules(story: Story, below: str, require: str = "encrypted") -> str:
     said = "".join(f'[[rule]]\npeer = "{at}"\ngroup = "clear"\n' for at in (story["dns"].v4, story["dns"].v6))
-    return said + "".join(f'[[rule]]\npeer = "{net}"\nrequire = "encrypted"\nbelow = "{below}"\n' for net in NETWORKS)
+    return said + "".join(f'[[rule]]\npeer = "{net}"\nrequire = "{require}"\nbelow = "{below}"\n' for net in NETWORKS)
 
 
 @pytest.fixture
@@ -53,6 +55,29 @@ def test_who_has_no_ipsec_is_met_as_the_rule_says(story: Story, below: str) -> N
     assert fetched is (below == "clear"), story.log()
     assert (story.seen(canaries) > 0) is (below == "clear")
     assert eventually(lambda: story["bob"].ping(story["alice"], timeout=2), 10) is (below == "clear")
+
+
+@pytest.mark.lab
+def test_the_second_contact(story: Story) -> None:
+    """RFC 5387 s5.7, after a restart of both: the same key is known again, another is refused until it is forgotten."""
+    alice, bob = (story.hire(name, rules(story, "block", "continuous"), publish=False) for name in ("alice", "bob"))
+    pages, address = story.serve_web(story["bob"]), str(story["bob"].v4)
+    assert story.curl(story["alice"], address, pages)[0], story.log()
+    alice.restart()
+    bob.restart()
+    assert story.curl(story["alice"], address, pages)[0], story.log()
+    assert story.peer("alice", address)["level"] == "continuous"
+    bob.restart(PrivateKey.generate(KeyKind.ED25519))
+    alice.restart()
+    fetched, canaries = story.curl(story["alice"], address, pages, limit=5)
+    assert not fetched, story.log()
+    assert "known.changed" in alice.log.read_text()
+    forget = (sys.executable, "-m", "hushwire", "known", "forget", "--control", str(alice.control), address)
+    said = story["alice"].run(*forget).stdout
+    assert "forgotten" in said, said
+    fetched, more = story.curl(story["alice"], address, pages, limit=30)
+    assert fetched, story.log()
+    assert story.seen([*canaries, *more]) == 0
 
 
 @pytest.mark.uml
