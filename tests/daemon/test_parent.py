@@ -283,4 +283,5 @@ def test_hushwire_starts_beside_a_squatter(stage: Stage) -> None:
     daemon = like_alice(stage)
     daemon.config.write_text(daemon.config.read_text().replace("bob.example", "nobody.example"))
     with squatting(stage.dns, 65534, "bound"), daemon:
-        assert children(daemon.pid).keys() == CHILDREN
+        # Each gives itself its name.
+        assert eventually(lambda: children(daemon.pid).keys() == CHILDREN)
