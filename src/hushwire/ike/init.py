@@ -106,10 +106,12 @@ def _nat_notifies(sa: "IkeSA") -> list[Notify]:
 
 
 def key_requests() -> list[CertificateRequest]:
-    """What has a peer send its bare key.  OpenIKED knows nothing of RFC 7670, and asked for ECDSA sends RSA as well."""
-    return [
-        CertificateRequest(encoding, b"") for encoding in (CertEncoding.RAW_PUBLIC_KEY, CertEncoding.OPENIKED_ECDSA)
-    ]
+    """What has a peer send its bare key.
+
+    OpenIKED knows nothing of RFC 7670, and asked for RSA sends ECDSA as well; libreswan takes an encoding that it does
+    not know, such as OpenIKED's own for ECDSA, for a syntax error.
+    """
+    return [CertificateRequest(encoding, b"") for encoding in (CertEncoding.RAW_PUBLIC_KEY, CertEncoding.RAW_RSA_KEY)]
 
 
 def _hash_algorithms() -> Notify:
