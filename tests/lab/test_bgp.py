@@ -1,4 +1,4 @@
-"""BGP between two routers (BIRD) that were never introduced, for which BTNS was first wished for (RFC 5387 s2.1).
+"""BGP between two routers (BIRD) that were never introduced, for which BTNS was first wished for (RFC 5387 s2.2.1).
 
 One rule about their network is all that either is told.
 """
@@ -106,7 +106,7 @@ def test_a_session_outlives_a_process(routers: Routers) -> None:
 @pytest.mark.lab
 @pytest.mark.parametrize("below", ["block", "clear", None], ids=["in", "in, clear permitted", "out: control"])
 def test_a_forged_update_and_a_reset(routers: Routers, below: str | None) -> None:
-    """RFC 4272 s2.1.4, s3.2.1.1: mallory is on the path, hears all, and sends what he likes to either router.
+    """RFC 4272 s3: mallory is on the path, hears all, and sends what he likes to either router.
 
     Where the guard is in he hears no numbers, and is told them all the same.
     """
