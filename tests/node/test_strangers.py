@@ -285,3 +285,33 @@ def test_who_was_named_is_no_stranger_with_another_key(make_net: Any, outcome: O
     if outcome is Outcome.DENIED:
         del net.outcome["bob.example"]
     assert net.told(alice, "bob.example").verdict is (Verdict.ONLY if key == "bob" else Verdict.REFUSE)
+
+
+# --- a stranger who is introduced ---
+
+
+@pytest.mark.parametrize("by", ["address", "name"])
+@pytest.mark.parametrize("key", ["bob", "other"])
+def test_a_stranger_whose_key_is_published(make_net: Any, by: str, key: str) -> None:
+    """The key that it proved is the one: nothing is made anew.  It is another: what it proved was worth nothing."""
+    net = make_net()
+    if by == "name":
+        alice = by_name(net)
+        net.told(alice, "bob.example")
+        net.zone["bob.example"] = ((BOB,), (KEY[key].public,))
+    else:
+        alice, _ = met(net, None, None)
+        net.fate(alice, BOB)
+        net.zone[reverse_name(BOB)] = ((), (KEY[key].public,))
+    (before,) = alice.node.ike.sas
+    sad = dict(alice.sad)
+    for _ in range(20):
+        net.wait(5)
+        net.packet(alice, BOB)
+    if key == "bob":
+        assert [sa.spi_i for sa in alice.node.ike.sas] == [before.spi_i]
+        assert alice.sad == sad
+        assert [notice["level"] for notice in alice.about("peer.raised")] == ["named"]
+    else:
+        assert net.packet(alice, BOB) is Action.BLOCK
+        assert not alice.sad

@@ -117,6 +117,10 @@ class Host:
         if self.sas.get(sa.spi) is sa:
             del self.sas[sa.spi]
         self.half_open.discard(sa)
+        self.dismiss(sa)
+
+    def dismiss(self, sa: "IkeSA") -> None:
+        """An IKE SA is not that of its entry any more."""
         if sa.authenticated is not None:
             _take_out(self.peers, sa.authenticated.entry.identity, sa)
             _take_out(self.by_reqid, sa.authenticated.entry.reqid, sa)

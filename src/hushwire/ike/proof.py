@@ -43,6 +43,14 @@ class Authenticated:
         return min(self.entry.assurance, Assurance.ENCRYPTED) if self.anonymous else self.entry.assurance
 
 
+def reconsidered(proof: Authenticated, entry: PadEntry) -> Authenticated:
+    """What the same AUTH proves by another entry.  Raises Rejected if that takes another key."""
+    key = proof.verified.public
+    if key is None or (key not in entry.keys and key.fingerprint not in entry.fingerprints):
+        raise Rejected(NotifyType.AUTHENTICATION_FAILED, f"the peer has proved another key than one of {entry.name}'s")
+    return Authenticated(entry, proof.verified)
+
+
 async def prove(
     entry: PadEntry, payload: Authentication, octets: bytes, prf: PrfID, sk_p: Secret, sent: PublicKey | None
 ) -> Authenticated:

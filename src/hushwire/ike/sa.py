@@ -21,7 +21,7 @@ from hushwire.ike.errors import NoAnswer, PeerMisbehaved, PlaneRefused, Rejected
 from hushwire.ike.host import Exchange, Host
 from hushwire.ike.init import Agreed
 from hushwire.ike.nat import Nat
-from hushwire.ike.proof import Authenticated
+from hushwire.ike.proof import Authenticated, reconsidered
 from hushwire.ike.protection import Opened, Protection
 from hushwire.ike.running import Running
 from hushwire.ike.state import ANSWERED, TRANSITIONS, Input, State
@@ -427,6 +427,14 @@ class IkeSA:
         if self.stale or self.succession.instead_of:
             # The key was switched while the exchange was under way, or before the rekey; or there is one to replace.
             self._arm(Timer.REAUTHENTICATE, now)
+
+    def reconsider(self, entry: PadEntry) -> None:
+        """More is known of the peer than when it proved its key, and that key will do.  Raises Rejected if not."""
+        assert self.authenticated is not None
+        proof = reconsidered(self.authenticated, entry)
+        self.host.dismiss(self)
+        self.authenticated, self.peer = proof, entry
+        self.host.admit(self, entry)
 
     def heir(self, *, initiator: bool) -> "IkeSA":
         """A new IKE SA with the same peer; whoever began the rekey is its original initiator (RFC 7296 s2.18)."""

@@ -291,6 +291,17 @@ class Node:
         elif key is not None and (notice := self._memory.contradicts(peer, key)) is not None:
             self._effects.append(notice)
             self.ike.delete(sa, now)
+        else:
+            self._raise(peer, sa, now)
+
+    def _raise(self, peer: Peer, sa: IkeSA, now: Now) -> None:
+        """A stranger's key is by now known to be the one that is meant: it is none any more, and not a packet waits."""
+        entry = peer.entry(sa.remote.address, self.peers.own)
+        if sa.authenticated is None or not sa.authenticated.entry.btns or entry is None or entry.btns:
+            return
+        sa.reconsider(entry)
+        self._memory.met(peer, sa.authenticated, now.wall)
+        self._tell("peer.raised", sa, ("level", str(telling.level(sa))))
 
     # --- policies ---
 
