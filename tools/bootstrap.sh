@@ -17,7 +17,8 @@ demo_packages="python3-venv ca-certificates libunbound8 dns-root-data iproute2 i
 test_packages="linux-libc-dev user-mode-linux charon-systemd strongswan-swanctl libcharon-extra-plugins
     libstrongswan-standard-plugins libstrongswan-extra-plugins openiked tshark tcpdump iperf3 openssh-server openssh-client
     bird2 exim4-daemon-light
-    bind9 bind9-utils bind9-dnsutils pdns-server pdns-backend-sqlite3 sqlite3 unbound systemd-resolved libnet-dns-sec-perl"
+    bind9 bind9-utils bind9-dnsutils pdns-server pdns-backend-sqlite3 sqlite3 unbound systemd-resolved libnet-dns-sec-perl
+    libnss3-tools libnss3 libldns3 libevent-pthreads-2.1-7 libcap-ng0 libcurl3-nss libldap-2.5-0 libaudit1 libpam0g"
 # The services in them.  They are only ever run by the tests, so they shall start neither now nor at the next boot.
 services="knot strongswan openiked ssh named pdns unbound systemd-resolved bird exim4 exim4-base"
 
@@ -34,6 +35,7 @@ main() {
     exec 9>build/bootstrap.lock
     flock 9
     debian_packages
+    [ "$1" = demo ] || libreswan
     virtual_environment
     project
 }
@@ -68,6 +70,14 @@ debian_packages() {
     *systemd-resolved*) [ ! -f $taken ] || { rm -f /etc/resolv.conf && mv $taken /etc/resolv.conf; } ;;
     esac
     allow_services
+}
+
+# A Debian package that strongSwan's excludes, so it is unpacked and not installed; test_packages has what it needs.
+libreswan() {
+    [ ! -x build/libreswan/usr/libexec/ipsec/pluto ] || return 0
+    rm -rf build/libreswan build/libreswan_*.deb
+    long "Fetching libreswan" sh -c 'cd build; apt-get download libreswan || { apt-get update; apt-get download libreswan; }'
+    long "Unpacking libreswan" dpkg-deb -x build/libreswan_*.deb build/libreswan
 }
 
 virtual_environment() {

@@ -12,6 +12,7 @@ from typing import Self
 
 from hushwire.lab.frame import Kind
 from hushwire.lab.hushwire import Hushwire, pinned
+from hushwire.lab.libreswan import Libreswan
 from hushwire.lab.namespaces import Host, Topology, end
 from hushwire.lab.peer import Connection, Peer, PeerChildSA, PeerIkeSA, eventually
 from hushwire.lab.relay import Relay
@@ -44,6 +45,8 @@ class Stage:
     version: int = 4
     loss: int = 0
     """Packets of a flow that a rekey may cost: some daemons send by the new SAs before we can have them."""
+    ours: Callable[..., Hushwire] = pinned
+    """Makes hushwire."""
     topology: Topology = field(init=False)
     relay: Relay = field(init=False)
     hushwire: Hushwire = field(init=False)
@@ -55,7 +58,7 @@ class Stage:
             self.topology = stack.enter_context(Topology(("alice", "bob")))
             self.relay = stack.enter_context(Relay(self.topology))
             ours, theirs = self.introduce(self.alice, self.bob)
-            self.hushwire = stack.enter_context(pinned(self.alice, ours, plane=self.plane, more=self.more))
+            self.hushwire = stack.enter_context(self.ours(self.alice, ours, plane=self.plane, more=self.more))
             self.peer = stack.enter_context(self.other(self.bob, theirs))
             self._stack = stack.pop_all()
         return self
@@ -114,9 +117,9 @@ class Stage:
         match self.side(who):
             case Hushwire() as hushwire:
                 hushwire.rekey(ike=ike)
-            case StrongSwan() as swan if ike:
+            case (StrongSwan() | Libreswan()) as swan if ike:
                 swan.rekey_ike()
-            case StrongSwan() as swan:
+            case (StrongSwan() | Libreswan()) as swan:
                 swan.rekey_child()
             case other:
                 raise TypeError(f"{other!r} rekeys when it likes")

@@ -1,0 +1,168 @@
+"""libreswan (pluto, told what to do by addconn and whack) as a peer that knows NULL authentication (RFC 7619).
+
+It wants a kernel with ESP, so it runs in User-Mode Linux.  Its Debian package and strongSwan's exclude each other, so
+tools/bootstrap.sh only unpacks it.  Everything it reads and writes is in a folder of its own.  It tells the SPIs of an
+IKE SA nowhere but in its log, of which it therefore writes more than it would.
+"""
+
+import re
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from subprocess import Popen
+from typing import Self
+
+from hushwire.lab.namespaces import Host, end
+from hushwire.lab.peer import Connection, PeerChildSA, PeerIkeSA, eventually
+
+TOOLS = Path(__file__).parents[3] / "build/libreswan/usr/libexec/ipsec"
+
+
+class Libreswan:
+    """A context manager: inside it pluto runs in a host and knows its connections, of which it proves none."""
+
+    def __init__(self, host: Host, *connections: Connection) -> None:
+        self._host = host
+        self._connections = connections
+        self.folder = Path()
+        self._process: Popen[str] | None = None
+        self._stack = ExitStack()
+
+    @property
+    def log(self) -> Path:
+        """Pluto's."""
+        return self.folder / "pluto.log"
+
+    @property
+    def pid(self) -> int:
+        """Of pluto."""
+        assert self._process is not None
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hushwire-libreswan-")))
+            self._write()
+            keys = f"sql:{self.folder / 'nss'}"
+            self._host.run("certutil", "-N", "-d", keys, "--empty-password")
+            with (self.folder / "output").open("w") as output:
+                words = ("sh", str(TOOLS), str(self._conf), str(self.folder))
+                self._process = self._host.start(
+                    "unshare", "--mount", "sh", "-c", _START, *words, stdout=output, stderr=output
+                )
+            stack.callback(end, self._process)
+            if not eventually(self._is_ready):
+                raise RuntimeError(f"pluto did not start: {self._last_words()}")
+            for number in range(len(self._connections)):
+                self._tell("addconn", "--config", str(self._conf), _name(number))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def initiate(self, connection: int = 0) -> None:
+        """Set up the SAs of a connection, counted from 0; returns when they stand, raises RuntimeError if not."""
+        self._whack("--initiate", "", connection)
+        if not eventually(lambda: any(sa.children for sa in self.sas())):
+            raise RuntimeError(f"no SAs: {self._last_words()}")
+
+    def rekey_child(self, connection: int = 0) -> None:
+        """Begin to replace the Child SA."""
+        self._whack("--rekey-ipsec", "--asynchronous", connection)
+
+    def rekey_ike(self, connection: int = 0) -> None:
+        """Begin to replace the IKE SA."""
+        self._whack("--rekey-ike", "--asynchronous", connection)
+
+    def terminate(self, connection: int = 0) -> None:
+        """Delete the SAs of a connection."""
+        self._whack("--terminate", "", connection)
+
+    def sas(self) -> list[PeerIkeSA]:
+        """What stands now."""
+        return read_states(self._tell("whack", "--showstates"), self.log.read_text())
+
+    def _whack(self, what: str, how: str, connection: int) -> None:
+        self._tell("whack", what, *filter(None, [how]), "--name", _name(connection))
+
+    def _tell(self, tool: str, *words: str) -> str:
+        return self._host.run(str(TOOLS / tool), "--ctlsocket", str(self._socket), *words).stdout
+
+    @property
+    def _conf(self) -> Path:
+        return self.folder / "ipsec.conf"
+
+    @property
+    def _socket(self) -> Path:
+        return self.folder / "pluto.ctl"
+
+    def _is_ready(self) -> bool:
+        # What it does last: before it has sockets on its addresses, all that is begun leads nowhere.
+        return self.log.exists() and "no secrets filename matched" in self.log.read_text()
+
+    def _last_words(self) -> str:
+        texts = (path.read_text() for path in (self.folder / "output", self.log) if path.exists())
+        return "".join(line for text in texts for line in text.splitlines(keepends=True) if "| " not in line)[-3000:]
+
+    def _write(self) -> None:
+        (self.folder / "nss").mkdir(mode=0o700)
+        texts = [_CONNECTION.format(name=_name(n), connection=known) for n, known in enumerate(self._connections)]
+        self._conf.write_text(_SETUP.format(folder=self.folder) + "".join(texts))
+
+
+def _name(connection: int) -> str:
+    return f"conn{connection}"
+
+
+def read_states(text: str, log: str) -> list[PeerIkeSA]:
+    """What `whack --showstates` prints, with what only the log tells."""
+    spis = {said["state"]: (said["i"], said["r"]) for said in _SPIS.finditer(log)}
+    children: dict[str, list[PeerChildSA]] = {}
+    parents = {child["state"]: child["parent"] for child in _CHILD.finditer(text)}
+    for esp in _ESP.finditer(text):
+        pair = PeerChildSA("INSTALLED", int(esp["in"], 16), int(esp["out"], 16))
+        children.setdefault(parents.get(esp["state"], ""), []).append(pair)
+    found = []
+    for state in _IKE.findall(text):
+        spi_i, spi_r = map(bytes.fromhex, spis[state])
+        began = f"#{state}: initiating " in log
+        found.append(PeerIkeSA("ESTABLISHED", spi_i, spi_r, began, "", tuple(children.get(state, ()))))
+    return found
+
+
+_IKE = re.compile(r'#(\d+): "\w+":\d+ STATE_V2_ESTABLISHED_IKE_SA ')
+_CHILD = re.compile(r'#(?P<state>\d+): "\w+":\d+ STATE_V2_ESTABLISHED_CHILD_SA .* IKE SA #(?P<parent>\d+);')
+_ESP = re.compile(r'#(?P<state>\d+): "\w+" esp[.:](?P<out>\w+)@\S+ esp[.:](?P<in>\w+)@\S+ ')
+_SPIS = re.compile(r'ike_spis@\S+ "\w+" #(?P<state>\d+): (?P<i>(?:\w\w +){8})(?P<r>(?:\w\w +){8})added')
+
+_START = """
+mount -t tmpfs tmpfs /usr/libexec && mkdir /usr/libexec/ipsec && mount --bind "$1" /usr/libexec/ipsec &&
+exec /usr/libexec/ipsec/pluto --config "$2" --nofork --rundir "$3"
+"""
+"""It looks for its other programs in the one place where they would be if it were installed."""
+
+_SETUP = """
+config setup
+    logfile={folder}/pluto.log
+    dumpdir={folder}
+    ipsecdir={folder}
+    nssdir={folder}/nss
+    secretsfile={folder}/secrets
+    plutodebug=base
+    dnssec-enable=no
+"""
+_CONNECTION = """
+conn {name}
+    left={connection.local}
+    right={connection.remote}
+    leftauth=null
+    rightauth=null
+    leftid=%null
+    rightid=%null
+    leftupdown=%disabled
+    type={connection.mode.value}
+    keyingtries=1
+    retransmit-timeout=15s
+    auto=ignore
+"""
