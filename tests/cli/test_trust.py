@@ -12,16 +12,20 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import hushwire.cli.trust
 from hushwire.cli import main
 from hushwire.cli.trust import LARGEST, changing
 from hushwire.crypto.keys import KeyKind, PrivateKey, PublicKey
+from hushwire.crypto.secret import Secret
 from hushwire.policy.pad import fingerprint_text
 from hushwire.policy.trust import Trusted, TrustStore
 
-BOB, CAROL = (PrivateKey.generate(kind).public for kind in (KeyKind.ED25519, KeyKind.ECDSA_P384))
+BOB = PrivateKey.from_seed(Secret(b"bob".ljust(32))).public
+CAROL = PublicKey.of(ec.derive_private_key(7, ec.SECP384R1()).public_key())
+"""The same in each process of a test run: names of tests have them."""
 FILE = f"# ours\n{fingerprint_text(BOB.fingerprint)}  bob  # by telephone\n"
 
 
