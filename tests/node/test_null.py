@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hushwire.config import Anonymous, Rule
-from hushwire.events import AddressesChanged, Connect
+from hushwire.events import AddressesChanged, Connect, Disconnect, KnownPin
 from hushwire.names.reverse import reverse_name
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.spd import Action
@@ -96,6 +96,33 @@ def test_a_key_that_appears_ends_what_nobody_proved(make_net: Any) -> None:
     net.zone[reverse_name(ALICE)] = ((), (KEY["alice"].public,))
     net.wait(4000)
     assert net.fate(bob, ALICE, patience=30) is Action.BLOCK
+
+
+def test_who_was_there_with_a_key_and_is_anonymous_now_is_told_of(make_net: Any) -> None:
+    """A level never sinks silently; under this rule it may sink."""
+    net = make_net()
+    alice, _ = met(net, PEER, SIGNED)
+    assert net.fate(alice, BOB) is Action.PROTECT
+    net.ask(alice, Disconnect, str(BOB))
+    again = net.host("bob", replace(US, anonymous=Anonymous.BOTH))
+    net.step(again, AddressesChanged(again.addresses))
+    assert net.fate(alice, BOB, patience=40) is Action.PROTECT
+    (notice,) = alice.about("known.changed")
+    assert (notice["subject"], notice["proves"]) == (str(BOB), "nothing")
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_who_is_pinned_may_not_stay_anonymous(make_net: Any, pinned: bool) -> None:
+    """RFC 7619 s3.  It is refused in words; without the pin it is a stranger like any other."""
+    net = make_net()
+    alice, bob = met(net, BOTH, BOTH)
+    if pinned:
+        assert net.ask(alice, KnownPin, str(BOB), KEY["bob"].public.fingerprint).ok
+    assert net.fate(alice, BOB, patience=20) is (Action.BLOCK if pinned else Action.PROTECT)
+    assert net.fate(bob, ALICE, patience=20) is (Action.BLOCK if pinned else Action.PROTECT)
+    if pinned:
+        assert "stays anonymous" in alice.about("peer.failed")[-1]["reason"]
+        assert alice.about("known.changed")[-1]["proves"] == "nothing"
 
 
 def test_an_anonymous_peer_speaks_for_no_address_of_who_was_introduced(make_net: Any) -> None:

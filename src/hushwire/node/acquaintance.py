@@ -37,11 +37,11 @@ def answer(command: Command, known: KnownPeers, now: Now) -> Reply:
             return Reply(request, True, done)
 
 
-def changed(before: Known, fingerprint: bytes) -> Notice:
-    """A subject has proved another key than the one that is remembered."""
+def changed(before: Known, fingerprint: bytes | None) -> Notice:
+    """A subject has proved another key than the one that is remembered; None: it stays anonymous."""
     fields = (
         ("subject", before.subject),
-        ("proves", fingerprint_text(fingerprint)),
+        ("proves", fingerprint_text(fingerprint) if fingerprint is not None else "nothing"),
         ("known", fingerprint_text(before.fingerprint)),
         ("since", _day(before.first)),
         ("times", before.times),
@@ -51,9 +51,15 @@ def changed(before: Known, fingerprint: bytes) -> Notice:
     return Notice("known.changed", fields, grave=True)
 
 
-def refusal(before: Known, fingerprint: bytes) -> str:
-    """Why a changed key is refused, and what to do about that: a line for `hushwire why`."""
-    subject, proved = before.subject, fingerprint_text(fingerprint)
+def refusal(before: Known, fingerprint: bytes | None) -> str:
+    """Why a changed key, or none, is refused, and what to do about that: a line for `hushwire why`."""
+    subject = before.subject
+    if fingerprint is None:
+        return (
+            f"{subject} stays anonymous, and is known by {_acquaintance(before)}. Somebody else may be there; if "
+            f"nobody need prove that key there any more, `hushwire known forget {subject}`"
+        )
+    proved = fingerprint_text(fingerprint)
     return (
         f"{subject} proves the key {proved}, and is known by {_acquaintance(before)}. Its host has a new key, or "
         f"somebody else is there. Compare with what its administrator says; if the new key is its own, "

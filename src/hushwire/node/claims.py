@@ -70,8 +70,11 @@ class Claims:
         if introduced is not None:
             # RFC 5386 s2, the second search: what he could ask to be protected is another's, who has been introduced.
             raise Unauthorized(f"{address} is {introduced.name}'s, and that this is who speaks there is not proved")
-        # RFC 7619 s2.4: of who stays anonymous the entry itself is all that is known.
-        return entry.met(wanted.key, self._worth(wanted.key, peer)) if wanted.key is not None else entry
+        if wanted.key is None:
+            # RFC 7619 s2.4: of who stays anonymous the entry itself is all that is known.
+            self._memory.bear(peer)
+            return entry
+        return entry.met(wanted.key, self._worth(wanted.key, peer))
 
     def _worth(self, key: PublicKey, peer: Peer) -> Assurance:
         """What a stranger's key is worth, if that is enough."""

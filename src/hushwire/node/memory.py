@@ -19,9 +19,9 @@ REMEMBERED_FOR = 30 * 86400.0
 
 
 class KeyChanged(Unauthorized):
-    """The peer proves another key than the one that it is known by, and its rule does not take that."""
+    """The peer proves another key than the one that it is known by, or none, and its rule does not take that."""
 
-    def __init__(self, before: Known, fingerprint: bytes) -> None:
+    def __init__(self, before: Known, fingerprint: bytes | None) -> None:
         super().__init__(acquaintance.refusal(before, fingerprint))
         self.notice = acquaintance.changed(before, fingerprint)
 
@@ -58,16 +58,27 @@ class Memory:
             raise KeyChanged(before, key.fingerprint)
         return trusted
 
-    def contradicts(self, peer: Peer, key: PublicKey) -> Notice | None:
+    def bear(self, peer: Peer) -> None:
+        """Let a peer stay anonymous.  Raises KeyChanged.
+
+        RFC 7619 s3: not where it is known firmly who is there.
+        """
+        before = self._known.of(peer.name)
+        if before is not None and (before.pinned or before.level >= Assurance.TRUSTED):
+            raise KeyChanged(before, None)
+
+    def contradicts(self, peer: Peer, key: PublicKey | None) -> Notice | None:
         """What is to be said if an administrator has pinned another key for a peer, whatever the DNS says."""
-        known = self._known.of(peer.name)
-        if known is None or not known.pinned or known.fingerprint == key.fingerprint:
+        known, proved = self._known.of(peer.name), key.fingerprint if key is not None else None
+        if known is None or not known.pinned or known.fingerprint == proved:
             return None
-        return acquaintance.changed(known, key.fingerprint)
+        return acquaintance.changed(known, proved)
 
     def met(self, peer: Peer, proof: Authenticated, wall: float) -> Notice | None:
         """A peer has proved a key, and its SAs stand; what there is to be said of that."""
         key, before = proof.verified.public, self._known.of(peer.name)
+        if proof.anonymous and before is not None:
+            return acquaintance.changed(before, None)
         if key is None or not (peer.born or proof.entry.btns):
             # Who is in the configuration is not forgotten with a restart.
             return None

@@ -288,7 +288,7 @@ class Node:
         if not peer.still_proved(key, sa.remote.address, now.monotonic):
             self._notice("name.changed", ("name", peer.name), ("was", str(sa.remote.address)))
             self.ike.delete(sa, now)
-        elif key is not None and (notice := self._memory.contradicts(peer, key)) is not None:
+        elif (notice := self._memory.contradicts(peer, key)) is not None:
             self._effects.append(notice)
             self.ike.delete(sa, now)
         else:
