@@ -6,11 +6,22 @@ from typing import Any
 import pytest
 
 from hushwire.config import Rule
-from hushwire.events import AddressesChanged, Forget, KnownForget, KnownPin, Outcome, Recalled, Remember, Verdict
+from hushwire.events import (
+    Acquire,
+    AddressesChanged,
+    Forget,
+    KnownForget,
+    KnownPin,
+    Outcome,
+    Recalled,
+    Remember,
+    Verdict,
+)
 from hushwire.names.ipseckey import IPSECKEY
 from hushwire.names.reverse import reverse_name
 from hushwire.node.memory import REMEMBERED_FOR
 from hushwire.policy.assurance import Assurance
+from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action
 from hushwire.policy.trust import Trusted, TrustStore
 from hushwire.timers import Now
@@ -315,3 +326,21 @@ def test_a_stranger_whose_key_is_published(make_net: Any, by: str, key: str) -> 
     else:
         assert net.packet(alice, BOB) is Action.BLOCK
         assert not alice.sad
+
+
+@pytest.mark.parametrize("number", ["nobody's", "another's"])
+def test_a_policy_of_an_earlier_run_brings_its_peer_back(make_net: Any, number: str) -> None:
+    """Killed, hushwire leaves policies with numbers that no peer has any more, or another has by now."""
+    net = make_net()
+    alice, _ = met(net, None, None)
+    net.host("eve", ANYBODY)
+    assert net.fate(alice, BOB) is Action.PROTECT
+    reqid = alice.node.peers.by_name(str(BOB)).reqid
+    alice = again(net, "alice", ANYBODY, "alice")
+    if number == "another's":
+        net.packet(alice, EVE)
+        assert alice.node.peers.by_reqid(reqid).name == str(EVE)
+    net.step(alice, Acquire(Flow(ALICE, BOB, 0, 0, 0), reqid, 7))
+    net.run()
+    assert alice.node.peers.by_name(str(BOB)) is not None
+    assert net.packet(alice, BOB) is Action.PROTECT

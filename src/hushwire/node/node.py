@@ -332,9 +332,8 @@ class Node:
 
     def _acquire(self, event: Acquire, now: Now) -> None:
         peer = self.peers.by_reqid(event.reqid)
-        if peer is None:
-            return
-        if peer.is_trap:
+        if peer is None or peer.is_trap or not peer.is_met_at(event.flow.remote):
+            # Of a trap, or of a policy that an earlier run left for somebody who has no peer yet.
             self._acquire_for_many(event, now)
             return
         self._idle.used(peer, now.monotonic)

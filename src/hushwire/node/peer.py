@@ -289,6 +289,10 @@ class Peer:
             return inner
         return next((end for end in where if nearest(own, end) is not None), None)
 
+    def is_met_at(self, remote: IPAddress) -> bool:
+        """Whether packets to an address can be its own: an earlier run gave its number to another, maybe."""
+        return not (self.born and self.rule.name is None) or remote in self.addresses
+
     def mode(self, rule: Rule) -> Mode:
         """Of what a rule protects: what is for another than the one who proves himself goes in a tunnel to him."""
         return Mode.TUNNEL if self.gateway is not None else rule.mode
