@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from hushwire.ike.proposals import EspOffer
-from hushwire.wire.message import read_message
+from hushwire.wire.message import read_message, write_message
 from hushwire.wire.payload import Certificate, CertificateRequest, KeyExchange
-from hushwire.wire.registry import CertEncoding, EncrID, EsnID, IntegID, KeID
+from hushwire.wire.registry import CertEncoding, EncrID, EsnID, IntegID, KeID, NotifyType
 
 
 def asked(payloads: Any) -> list[CertEncoding]:
@@ -56,3 +56,14 @@ def test_strongswan_as_it_comes_rekeys_a_child_sa_without_key_exchange(make_pair
     assert pair.open(pair.alice.sa, request.data).one(KeyExchange)
     answers = [pair.open(pair.alice.sa, send.data) for name, send in pair.seen[-3:] if name == "bob"]
     assert any(answer.one(KeyExchange) for answer in answers)
+
+
+def test_libreswan_signs_with_sha1_where_nobody_says_that_more_can_be_verified(pair: Any) -> None:
+    """It does not say so itself when it lets us be anonymous, and has no signature of ours to verify (RFC 7427 s4)."""
+    pair.initiate()
+    (_, request) = pair.wire.pop(0)
+    message = read_message(request.data)
+    silent = [p for p in message.payloads if getattr(p, "type", None) != NotifyType.SIGNATURE_HASH_ALGORITHMS]
+    assert len(silent) == len(message.payloads) - 1
+    (answer,) = pair.feed(pair.bob, write_message(message.header, silent))
+    assert read_message(answer).notify(NotifyType.SIGNATURE_HASH_ALGORITHMS)

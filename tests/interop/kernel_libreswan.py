@@ -1,13 +1,15 @@
 """Run by test_libreswan.py where the kernel has ESP: hushwire and libreswan, neither of whom says who he is."""
 
+import re
 from collections.abc import Iterator
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
+from hushwire.crypto.keys import KeyKind, PrivateKey
 from hushwire.lab.dns import SignedWorld
-from hushwire.lab.hushwire import Hushwire
+from hushwire.lab.hushwire import Hushwire, pinned
 from hushwire.lab.interop import SIDES, Stage
 from hushwire.lab.libreswan import Libreswan
 from hushwire.lab.namespaces import Host
@@ -39,7 +41,7 @@ class Anonymous(Hushwire):
         self._world = SignedWorld("127.0.0.1", 5300, zones=(), prefix=host.prefix)
         self._settings = {"name": connection.local_id, "plane": plane, "peer": connection.remote}
         self._anonymous = anonymous
-        super().__init__(host, more)
+        super().__init__(host, more, connection.key if isinstance(connection.key, PrivateKey) else None)
 
     def __enter__(self) -> Self:
         self._world.__enter__()
@@ -86,6 +88,36 @@ def test_what_each_proves(stage: Stage) -> None:
     stage.encrypted()
     stage.hushwire.terminate()
     stage.nothing_stands()
+
+
+def client(host: Host, connection: Connection, *, plane: str, more: str) -> Hushwire:
+    """hushwire that knows the other's key, and does not say who it is itself."""
+    made = pinned(host, connection, plane=plane, more=more)
+    made.config.write_text(made.config.read_text() + 'anonymous = "us"\n')
+    return made
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "schemes"),
+    [
+        (partial(Anonymous, anonymous="peer"), partial(Libreswan, asks=True), ("NULL", "RSA")),
+        (client, partial(Libreswan, signs=True), ("RSA", "authby=null")),
+    ],
+    ids=["libreswan is anonymous", "hushwire is anonymous"],
+)
+def test_one_side_is_anonymous(ours: Any, theirs: Any, schemes: tuple[str, str]) -> None:
+    introduce = partial(introduced, kind=KeyKind.RSA, ike=DEFAULT, esp=DEFAULT)
+    with Stage(introduce, theirs, loss=1, ours=ours) as stage:
+        for who in SIDES:
+            stage.set_up(who)
+            (sa,) = stage.hushwire.peer()["ike"]
+            assert sa["scheme"].startswith(schemes[0])
+            assert sa["level"] == ("encrypted" if schemes[0] == "NULL" else "trusted")
+            assert re.search(f"authenticated peer .*{schemes[1]}", stage.peer.log.read_text())
+            stage.encrypted()
+            stage.replaced(partial(stage.rekey, "hushwire", ike=True), ike=True)
+            stage.side(who).terminate()
+            stage.nothing_stands()
 
 
 def test_off_unless_a_rule_allows_it() -> None:

@@ -207,14 +207,13 @@ async def respond(sa: "IkeSA", message: Message) -> None:
         Nonce(nr),
         *(_nat_notifies(sa) if detected is not None else ()),
         *key_requests(),
+        # RFC 7427 s4: whether or not the initiator wants a signature of ours, it may sign itself.
+        _hash_algorithms(),
     ]
-    hashes = _hashes(message)
-    if hashes is not None:
-        payloads.append(_hash_algorithms())
     await Respond(payloads)
     sa.keyed(choice.suite, ike_keys(choice.suite, shared, nonce.data, nr, sa.spi_i, spi_r))
     response = sa.window.response
-    sa.agreed = Agreed(sa.init_request, response, nonce.data, nr, hashes, frozenset())
+    sa.agreed = Agreed(sa.init_request, response, nonce.data, nr, _hashes(message), frozenset())
     sa.init_request = b""
     host.sas[spi_r] = sa
     host.half_open.add(sa, sa.remote)

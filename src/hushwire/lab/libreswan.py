@@ -7,22 +7,36 @@ IKE SA nowhere but in its log, of which it therefore writes more than it would.
 
 import re
 import tempfile
+from base64 import b64encode
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from subprocess import Popen
 from typing import Self
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
+from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
+from cryptography.x509.oid import NameOID
+
+from hushwire.crypto.keys import PrivateKey, PublicKey
 from hushwire.lab.namespaces import Host, end
 from hushwire.lab.peer import Connection, PeerChildSA, PeerIkeSA, eventually
 
 TOOLS = Path(__file__).parents[3] / "build/libreswan/usr/libexec/ipsec"
+PASSWORD = "for the way into its key store"
 
 
 class Libreswan:
-    """A context manager: inside it pluto runs in a host and knows its connections, of which it proves none."""
+    """A context manager: inside it pluto runs in a host and knows its connections."""
 
-    def __init__(self, host: Host, *connections: Connection) -> None:
+    def __init__(self, host: Host, *connections: Connection, signs: bool = False, asks: bool = False) -> None:
+        """Whether it signs with its key, which has to be RSA, and asks the peer to; else that side is anonymous."""
         self._host = host
+        self._signs = signs
+        self._asks = asks
         self._connections = connections
         self.folder = Path()
         self._process: Popen[str] | None = None
@@ -45,6 +59,10 @@ class Libreswan:
             self._write()
             keys = f"sql:{self.folder / 'nss'}"
             self._host.run("certutil", "-N", "-d", keys, "--empty-password")
+            for number, known in enumerate(self._connections if self._signs else ()):
+                assert isinstance(known.key, PrivateKey)
+                (self.folder / f"{number}.p12").write_bytes(_pkcs12(known.key, known.local_id))
+                self._host.run("pk12util", "-d", keys, "-i", str(self.folder / f"{number}.p12"), "-W", PASSWORD)
             with (self.folder / "output").open("w") as output:
                 words = ("sh", str(TOOLS), str(self._conf), str(self.folder))
                 self._process = self._host.start(
@@ -107,12 +125,42 @@ class Libreswan:
 
     def _write(self) -> None:
         (self.folder / "nss").mkdir(mode=0o700)
-        texts = [_CONNECTION.format(name=_name(n), connection=known) for n, known in enumerate(self._connections)]
+        texts = [self._connection(number, known) for number, known in enumerate(self._connections)]
         self._conf.write_text(_SETUP.format(folder=self.folder) + "".join(texts))
+
+    def _connection(self, number: int, known: Connection) -> str:
+        left = right = "auth=null id=%null"
+        if self._signs and isinstance(known.key, PrivateKey):
+            left = f"auth=rsasig id=@{known.local_id} rsasigkey=0s{_rfc_3110(known.key.public)}"
+        if self._asks and known.remote_key is not None:
+            right = f"auth=rsasig id={known.remote} rsasigkey=0s{_rfc_3110(known.remote_key)}"
+        ends = "".join(
+            f"    {side}{word}\n" for side, end in (("left", left), ("right", right)) for word in end.split()
+        )
+        return _CONNECTION.format(name=_name(number), connection=known, ends=ends)
 
 
 def _name(connection: int) -> str:
     return f"conn{connection}"
+
+
+def _rfc_3110(key: PublicKey) -> str:
+    """An RSA key as libreswan reads it, in base64."""
+    assert isinstance(key.key, RSAPublicKey)
+    numbers = key.key.public_numbers()
+    e, n = (number.to_bytes((number.bit_length() + 7) // 8) for number in (numbers.e, numbers.n))
+    return b64encode(bytes([len(e)]) + e + n).decode()
+
+
+def _pkcs12(key: PrivateKey, name: str) -> bytes:
+    """A private key as its key store takes it: with a certificate, which nobody looks at."""
+    own = key.key
+    assert isinstance(own, RSAPrivateKey)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    made = x509.CertificateBuilder(subject, subject, own.public_key(), 1, datetime(2020, 1, 1), datetime(2040, 1, 1))
+    return serialize_key_and_certificates(
+        name.encode(), own, made.sign(own, SHA256()), None, BestAvailableEncryption(PASSWORD.encode())
+    )
 
 
 def read_states(text: str, log: str) -> list[PeerIkeSA]:
@@ -156,11 +204,7 @@ _CONNECTION = """
 conn {name}
     left={connection.local}
     right={connection.remote}
-    leftauth=null
-    rightauth=null
-    leftid=%null
-    rightid=%null
-    leftupdown=%disabled
+{ends}    leftupdown=%disabled
     type={connection.mode.value}
     keyingtries=1
     retransmit-timeout=15s
