@@ -187,13 +187,16 @@ def _taken(sa: "IkeSA", entry: PadEntry, auth: Authentication) -> PadEntry:
 
 
 def _keep_apart(sa: "IkeSA", proof: Authenticated) -> None:
-    """RFC 7619 s2.5, s3.3: who stays anonymous gets no traffic of whoever is there already.  Raises Rejected.
+    """No stranger gets the traffic of whoever is at his address already (RFC 7619 s2.5, s3.3).  Raises Rejected.
 
-    He may be the same, who has forgotten the other IKE SA: whether that still lives is asked (RFC 7619 s2.3).
+    He may be the same, who has forgotten the other IKE SA, or its key: whether that still lives is asked (RFC 7619
+    s2.3), and when it does not, he has only to come again (ATTACKS row 53).
     """
-    if not proof.anonymous:
+    if not (proof.anonymous or proof.entry.btns):
         return
     for other in sa.host.beside(sa, proof.entry):
+        if other.authenticated is not None and other.authenticated.entry.identity == proof.entry.identity:
+            continue
         if sa.initiator and not other.origin[1] and other.established >= sa.created and other.remote == sa.remote:
             # Both ends began at once, and one of the two goes.
             continue
