@@ -115,7 +115,9 @@ def test_s2_where_policy_wants_an_identity_it_is_authentication_failed(
     me, you = (pair.alice, pair.bob) if strict == "alice" else (pair.bob, pair.alice)
     strangers(me, you, own_null=True)
     if guard == "out":
-        monkeypatch.setattr(auth, "_taken", lambda sa, entry, _: entry.nobodys(sa.remote.address, sa.spi_i + sa.spi_r))
+        monkeypatch.setattr(
+            auth, "_taken", lambda sa, entry, _: entry.nobodys(sa.local.address, sa.remote.address, sa.spi_i)
+        )
     pair.initiate()
     pair.deliver()
     assert bool(me.told(Established)) is (guard == "out")
@@ -324,7 +326,7 @@ def test_s2_5_nobody_speaks_for_an_address_but_his_own(make_pair: Any, guard: st
     strangers(pair.bob, pair.alice, null=True, own_null=True, selectors=wide)
     if guard == "out":
         monkeypatch.setattr(
-            PadEntry, "nobodys", lambda self, where, mark: replace(self, identity=Identity.nobody(mark))
+            PadEntry, "nobodys", lambda self, here, where, mark: replace(self, identity=Identity.nobody(mark))
         )
     sa, message = request(pair)
     theirs = TSi((replace(message.one(TSi).selectors[0], first_address=server, last_address=server),))
@@ -364,6 +366,16 @@ def test_s2_5_two_at_two_addresses_are_two(make_pair: Any) -> None:
     assert len(pair.bob.plane) == 4
 
 
+def test_s2_5_he_speaks_to_the_address_of_ours_that_he_speaks_to(make_pair: Any) -> None:
+    """Else the second, at another address of ours, could ask for the first's traffic with this one."""
+    pair = between(make_pair)
+    second = ip_address("192.0.2.22")
+    entry = pair.bob.entries[ANYBODY]
+    both = (*entry.selectors, Selector.between(second, pair.alice.address))
+    taken = replace(entry, selectors=both).nobodys(second, pair.alice.address, b"mark")
+    assert taken.selectors == both[1:]
+
+
 # --- s3: Security Considerations ---
 
 
@@ -376,7 +388,7 @@ def test_s3_it_is_never_worth_more_than_encryption(make_pair: Any, level: Assura
     data = crypto_auth.shared_key_auth(PrfID.HMAC_SHA2_256, key, b"octets")
     verified = verify_null(PrfID.HMAC_SHA2_256, key, data, b"octets")
     assert Authenticated(entry, verified).assurance <= Assurance.ENCRYPTED
-    taken = entry.nobodys(pair.alice.address, b"mark")
+    taken = entry.nobodys(pair.bob.address, pair.alice.address, b"mark")
     assert taken.assurance <= Assurance.ENCRYPTED
     assert (taken.keys, taken.fingerprints, taken.psk, taken.mode) == ((), (), None, Mode.TRANSPORT)
 

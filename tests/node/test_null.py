@@ -12,7 +12,7 @@ from hushwire.names.reverse import reverse_name
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.spd import Action
 
-from .conftest import ADDRESS, KEY, named
+from .conftest import ADDRESS, KEY, MOVED, named
 
 ALICE, BOB, EVE = ADDRESS["alice"], ADDRESS["bob"], ADDRESS["eve"]
 ALL = ip_network("192.0.2.0/24")
@@ -182,3 +182,14 @@ def test_both_begin_at_once(make_net: Any, alice: Rule, bob: Rule) -> None:
     (ours,), (theirs,) = one.node.ike.sas, two.node.ike.sas
     assert (ours.spi_i, ours.spi_r) == (theirs.spi_i, theirs.spi_r)
     assert net.fate(one, BOB) is net.fate(two, ALICE) is Action.PROTECT
+
+
+def test_two_addresses_of_ours_are_two_ways(make_net: Any) -> None:
+    """One anonymous peer may speak to both: it takes nothing of itself."""
+    net = make_net()
+    alice, bob = net.host("alice", BOTH), net.host("bob", BOTH)
+    bob.addresses = (BOB, MOVED)
+    net.start()
+    assert net.fate(alice, BOB) is net.fate(alice, MOVED) is Action.PROTECT
+    assert {sa.remote.address for sa in alice.node.ike.sas} == {BOB, MOVED}
+    assert net.packet(bob, ALICE, local=BOB) is net.packet(bob, ALICE, local=MOVED) is Action.PROTECT

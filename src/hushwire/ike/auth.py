@@ -183,7 +183,7 @@ def _claimed(payload: IDi | IDr, auth: Authentication) -> Identity:
 def _taken(sa: "IkeSA", entry: PadEntry, auth: Authentication) -> PadEntry:
     """What an entry comes to for who authenticates himself so."""
     nobody = auth.method == AuthMethod.NULL and entry.null
-    return entry.nobodys(sa.remote.address, sa.spi_i + sa.spi_r) if nobody else entry
+    return entry.nobodys(sa.local.address, sa.remote.address, sa.spi_i + sa.spi_r) if nobody else entry
 
 
 def _keep_apart(sa: "IkeSA", proof: Authenticated) -> None:

@@ -90,10 +90,11 @@ class Host:
         return [o for o in others if o is not sa and o.state is State.ESTABLISHED and o.remote == sa.remote]
 
     def beside(self, sa: "IkeSA", entry: PadEntry) -> list["IkeSA"]:
-        """The other IKE SAs that stand with whoever is at the same address, and serve the same policies."""
+        """The other IKE SAs that stand between the same addresses, whoever is there, and serve the same policies."""
         others = [other for other in self.by_reqid.get(entry.reqid, ()) if other is not sa and not other.deleting]
-        there = [other for other in others if other.remote.address == sa.remote.address]
-        return [other for other in there if other.state is State.ESTABLISHED]
+        ends = sa.local.address, sa.remote.address
+        between = [other for other in others if (other.local.address, other.remote.address) == ends]
+        return [other for other in between if other.state is State.ESTABLISHED]
 
     def rivals(self, sa: "IkeSA") -> list["IkeSA"]:
         """The IKE SAs of which one is enough: with the same peer, or whoever is in the place of one without a name."""

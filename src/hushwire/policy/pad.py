@@ -120,11 +120,13 @@ class PadEntry:
         """Of a wildcard, the entry of who has sent this key and has yet to prove that he holds it."""
         return replace(self, identity=Identity.public_key(key), keys=(key,), assurance=worth)
 
-    def nobodys(self, where: IPAddress, mark: bytes) -> "PadEntry":
+    def nobodys(self, here: IPAddress, where: IPAddress, mark: bytes) -> "PadEntry":
         """What it comes to for a peer at `where` who has not authenticated himself, told from others by `mark`.
 
-        RFC 7619 s2.5: he is kept apart from all others, and speaks for no address but the one that he speaks from.
+        RFC 7619 s2.5: he is kept apart from all others, and speaks for no address but the one that he speaks from, to
+        no address of ours but the one that he speaks to, `here`.
         """
+        ends = host_network(here), host_network(where)
         return replace(
             self,
             identity=Identity.nobody(mark),
@@ -135,7 +137,7 @@ class PadEntry:
             also=(),
             assurance=min(self.assurance, Assurance.ENCRYPTED),
             mode=Mode.TRANSPORT,
-            selectors=tuple(selector for selector in self.selectors if selector.remote == host_network(where)),
+            selectors=tuple(selector for selector in self.selectors if (selector.local, selector.remote) == ends),
             introduced=False,
         )
 
