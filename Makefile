@@ -1,6 +1,6 @@
 # Everything one does with a checkout.  `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test qemu check static format sim bench lock clean
+.PHONY: help demo test qemu libreswan check static format sim bench lock clean
 bin := .venv/bin
 
 help: ## show this list
@@ -15,6 +15,9 @@ test: ready-test ## every test: fast, then in network namespaces, then in a User
 
 qemu: ready-test ## synthetic addresses with the kernel plane, in the distribution's own kernel: some minutes, needs virtme-ng
 	@tools/names-in-the-kernel.sh
+
+libreswan: ready-test ## all that is tried with libreswan, rekeys while packets flow included: two minutes, on a quiet machine
+	$(bin)/python -m hushwire.lab.uml --timeout 500 -- $(bin)/python -m pytest -q -p no:cacheprovider tests/interop/kernel_libreswan.py
 
 check: static ## what to run before a commit: format, lint, types, layers, file sizes, fast tests
 	@tools/test.sh fast

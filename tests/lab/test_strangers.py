@@ -82,4 +82,5 @@ def test_the_second_contact(story: Story) -> None:
 
 @pytest.mark.uml
 def test_with_the_kernel_plane() -> None:
-    assert uml.lab_tests(__file__).returncode == 0
+    # Not what outlives a restart: SQLite does not open its file again on the file system that this kernel has.
+    assert uml.lab_tests(__file__, "encrypt or no_ipsec").returncode == 0
