@@ -368,7 +368,7 @@ def step_packets_end_a_lifetime(world: World) -> None:
 
 def step_time_ends_a_lifetime(world: World) -> None:
     there, back = world.sas()
-    world.connect(replace(there, lifetime=Lifetime(1, 2)), back)
+    world.connect(replace(there, lifetime=Lifetime(1, 5)), back)
     name = SAName(there.spi, there.destination)
     assert world.ping() == 1
     assert world.alice.expect(Expire) == Expire(name, False)
