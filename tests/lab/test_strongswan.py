@@ -174,4 +174,6 @@ def test_tshark_reads_what_it_has_the_keys_of_and_nothing_else(proposal: Proposa
             assert all(f"{PayloadType.SA:d}" not in row["isakmp.typepayload"] for row in rows)
         wrong = [replace(sa, key=zero) for sa in esp]
         assert dissect(relay.pcap, "icmp.type", show="icmp") == []
-        assert dissect(relay.pcap, "icmp.type", show="icmp", esp=wrong) == []
+        # What a wrong key makes of a packet is noise, and one in 256 has ICMP's number as its Next Header.
+        noise = dissect(relay.pcap, "icmp.type", show="icmp", esp=wrong)
+        assert not {("8",), ("0",)} & {row["icmp.type"] for row in noise}
