@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import hushwire.cli.trust
 from hushwire.cli import main
-from hushwire.cli.trust import LARGEST, changing
+from hushwire.cli.trust import changing
 from hushwire.crypto.keys import KeyKind, PrivateKey, PublicKey
 from hushwire.crypto.secret import Secret
+from hushwire.daemon.keyfile import LARGEST_STORE
 from hushwire.policy.pad import fingerprint_text
 from hushwire.policy.trust import Trusted, TrustStore
 
@@ -188,7 +189,7 @@ def test_what_is_refused(arguments: tuple[str, ...], said: str, store: Path) -> 
         (f"{openssh(CAROL)}\nssh-dss AAAA\n".encode(), "offered: line 2: keys of type 'ssh-dss' are not used"),
         (f"{fingerprint_text(CAROL.fingerprint)}\nSHA256:bad\n".encode(), "offered: line 2: 'SHA256:bad' is no"),
         (PrivateKey.generate(KeyKind.ED25519).write_pem().expose(), "offered: line 1: a private key"),
-        (b"#" * (LARGEST + 1), f"offered: more than {LARGEST} octets"),
+        (b"#" * (LARGEST_STORE + 1), f"offered: more than {LARGEST_STORE} octets"),
     ],
     ids=["empty", "octets", "key", "fingerprint", "private", "long"],
 )

@@ -3,27 +3,24 @@
 import fcntl
 import json
 import os
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
 import click
 
 from hushwire.cli.identity import write_whole
 from hushwire.cli.options import FILE
 from hushwire.crypto.public import read_public_keys
+from hushwire.daemon.keyfile import LARGEST_STORE, KeyFileError, read_trusted
 from hushwire.policy.pad import fingerprint_text
 from hushwire.policy.trust import BadTrust, Trusted, TrustStore, label_of, read_fingerprint
 
 STORE = click.option("--store", type=FILE, default=Path("/etc/hushwire/trusted"), show_default=True,
                      help="The file with the keys, one a line.")  # fmt: skip
-LARGEST = 1 << 24
-"""Octets of a store, or of a file with keys: more than 100,000."""
 PATIENCE = 10.0
 """Seconds that another command may be at the store."""
 
@@ -138,18 +135,9 @@ def _locked(descriptor: int) -> bool:
 
 def _read_store(file: Path) -> TrustStore:
     try:
-        with file.open("rb") as opened:
-            mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
-            # Who can write here decides whom this host trusts.
-            if mode & 0o022:
-                raise click.ClickException(
-                    f"{file}: mode {mode:04o} lets others add keys; it must be {mode & ~0o022:04o}"
-                )
-            return TrustStore.from_text(_text(opened))
-    except OSError as error:
-        raise click.ClickException(f"{file}: {error.strerror}") from None
-    except ValueError as bad:
-        raise click.ClickException(f"{file}: {bad}") from None
+        return read_trusted(file)
+    except KeyFileError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _offered(text: str) -> list[Trusted]:
@@ -161,26 +149,20 @@ def _offered(text: str) -> list[Trusted]:
             raise
     try:
         with click.open_file(text, "rb") as opened:
-            content = _text(opened)
+            octets = opened.read(LARGEST_STORE + 1)
+        if len(octets) > LARGEST_STORE:
+            raise click.ClickException(f"{text}: more than {LARGEST_STORE} octets")
+        content = octets.decode()
         if any(line.startswith("SHA256:") for line in content.splitlines()):
             return list(TrustStore.from_text(content))
         name = "" if text == "-" else Path(text).stem
         return [Trusted(sent.key.fingerprint, label_of(sent.comment or name)) for sent in read_public_keys(content)]
     except OSError as error:
         raise click.ClickException(f"{text}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise click.ClickException(f"{text}: not UTF-8 text") from None
     except ValueError as bad:
         raise click.ClickException(f"{text}: {bad}") from None
-
-
-def _text(opened: IO[bytes]) -> str:
-    """All of a file.  Raises ValueError with one clear line."""
-    octets = opened.read(LARGEST + 1)
-    if len(octets) > LARGEST:
-        raise ValueError(f"more than {LARGEST} octets")
-    try:
-        return octets.decode()
-    except UnicodeDecodeError:
-        raise ValueError("not UTF-8 text") from None
 
 
 def _meant(store: TrustStore, text: str, file: Path) -> list[Trusted]:

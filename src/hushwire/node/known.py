@@ -43,9 +43,10 @@ class Same:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """It proved another key than the one remembered, which stays remembered."""
+    """It proved another key than the one remembered, and is known by that from now on, unless it is pinned."""
 
     before: Known
+    known: Known
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +81,10 @@ class KnownPeers:
             known = Known(subject, fingerprint, wall, wall, 1, level)
             return New(known) if self._remember(known) else NoRoom()
         if before.fingerprint != fingerprint:
-            return Changed(before)
-        known = _met(before, level, wall)
-        if known is not before:
-            self._remember(known)
-        return Same(before, known)
-
-    def accept(self, subject: str, fingerprint: bytes, level: Assurance, wall: float) -> Meeting:
-        """The same, where a changed key is only reported: it takes the place of the old one, unless that is pinned."""
-        met = self.meet(subject, fingerprint, level, wall)
-        if not isinstance(met, Changed) or met.before.pinned:
-            return met
-        # How often it was met stays: else a changed key would open it to be flooded out of the memory.
-        known = Known(subject, fingerprint, wall, wall, met.before.times + 1, level)
-        self._remember(known)
-        return New(known)
+            # How often it was met stays: else a changed key would open it to be flooded out of the memory.
+            known = Known(subject, fingerprint, wall, wall, before.times + 1, level)
+            return Changed(before, before if before.pinned else self._replace(before, known))
+        return Same(before, self._replace(before, _met(before, level, wall)))
 
     def pin(self, subject: str, fingerprint: bytes, wall: float) -> Known | NoRoom:
         """An administrator knows its key: whatever was remembered gives way to that."""
@@ -122,6 +112,11 @@ class KnownPeers:
         beyond = (each for each in chain(self._friends, self._strangers) if each > subject)
         found = (self.of(each) for each in heapq.nsmallest(count, beyond))
         return [known for known in found if known is not None]
+
+    def _replace(self, before: Known, known: Known) -> Known:
+        if known is not before:
+            self._remember(known)
+        return known
 
     def _remember(self, known: Known) -> bool:
         placed = self._place(known)

@@ -8,7 +8,7 @@ from hushwire.events import Notice
 from hushwire.ike.errors import Unauthorized
 from hushwire.ike.proof import Authenticated
 from hushwire.node import acquaintance
-from hushwire.node.known import KnownPeers, NoRoom
+from hushwire.node.known import Changed, KnownPeers, NoRoom
 from hushwire.node.peer import Peer
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.known import Known
@@ -82,9 +82,9 @@ class Memory:
         if key is None or not (peer.born or proof.entry.btns):
             # Who is in the configuration is not forgotten with a restart.
             return None
-        came = self._known.accept(peer.name, key.fingerprint, proof.assurance, wall)
-        if isinstance(came, NoRoom):
-            return Notice("known.full", (("subject", peer.name), ("do", "see hushwire known forget")), grave=True)
-        if proof.entry.btns and before is not None and before.fingerprint != key.fingerprint:
-            return acquaintance.changed(before, key.fingerprint)
+        match self._known.meet(peer.name, key.fingerprint, proof.assurance, wall):
+            case NoRoom():
+                return Notice("known.full", (("subject", peer.name), ("do", "see hushwire known forget")), grave=True)
+            case Changed(was) if proof.entry.btns:
+                return acquaintance.changed(was, key.fingerprint)
         return None
