@@ -46,7 +46,7 @@ class Post(Story):
         self.agents[sender].send(f"postmaster@{recipient}.example", subject, body)
         assert eventually(
             lambda: any(subject in text and body in text for text in self.agents[recipient].mail()), 30
-        ), self.agents[sender].log() + self.agents[recipient].log() + self.log()
+        ), self.agents[sender].last_words() + self.agents[recipient].last_words() + self.log()
         return self.seen([subject, body])
 
 

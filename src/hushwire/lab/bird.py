@@ -4,15 +4,13 @@ It keeps what it learns to itself: no route of it reaches the kernel.
 """
 
 import subprocess
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Self
 
-from hushwire.lab.namespaces import NUMBERS, Host, end, run
-from hushwire.lab.peer import eventually
+from hushwire.lab.daemon import Daemon
+from hushwire.lab.namespaces import NUMBERS, Host, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +31,8 @@ class Session:
         return self.established and abs(self.since - before.since) < 0.1
 
 
-class Bird:
-    """A context manager: inside it the router runs, and tries again each second where there is no session."""
+class Bird(Daemon):
+    """Tries again each second where there is no session."""
 
     def __init__(self, host: Host, neighbour: Host, *prefixes: str, multihop: bool = False) -> None:
         """`prefixes`, of both IP versions, are announced.
@@ -42,38 +40,17 @@ class Bird:
         `multihop`: as to a neighbour that may be behind other routers.  To one that may not be, BIRD's sockets are
         bound to the interface (SO_BINDTODEVICE), and no route leads them through a TUN.
         """
-        self.host = host
+        super().__init__(host)
         self._reach = "multihop" if multihop else "direct"
         self.neighbour = neighbour
         self._prefixes: tuple[str, ...] = prefixes
-        self._process: subprocess.Popen[str] | None = None
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory(prefix=f"hushwire-bird-{self.host.name}-")
-        self._conf, self._control = (str(Path(self._folder.name) / name) for name in ("bird.conf", "control"))
+    def prepare(self) -> Sequence[str]:
         self._write()
-        command = ("bird", "-f", "-c", self._conf, "-s", self._control, "-P", f"{self._folder.name}/pid")
-        with self.log.open("w") as log:
-            self._process = self.host.start(*command, stdout=log, stderr=log)
-        if not eventually(lambda: self._ask("show", "status", check=False).returncode == 0):
-            self.__exit__()
-            raise RuntimeError(f"bird on {self.host.name} does not answer")
-        return self
+        return "bird", "-f", "-c", str(self._conf), "-s", str(self._control), "-P", f"{self.folder / 'pid'}"
 
-    def __exit__(self, *exception: object) -> None:
-        if self._process is not None:
-            end(self._process)
-        self._folder.cleanup()
-
-    @property
-    def log(self) -> Path:
-        """What it says."""
-        return Path(self._folder.name) / "log"
+    def is_ready(self) -> bool:
+        return self._ask("show", "status", check=False).returncode == 0
 
     def announce(self, *prefixes: str) -> None:
         """These from now on and no others.  The sessions stay."""
@@ -92,6 +69,14 @@ class Bird:
         said = self._ask("show", "route", "protocol", f"v{version}", check=False).stdout
         return {words[0] for line in said.splitlines() if (words := line.split()) and "/" in words[0]}
 
+    @property
+    def _conf(self) -> Path:
+        return self.folder / "bird.conf"
+
+    @property
+    def _control(self) -> Path:
+        return self.folder / "control"
+
     def _write(self) -> None:
         here, there = self.host, self.neighbour
         protocols = "".join(
@@ -101,13 +86,13 @@ class Bird:
             )
             for version, local, remote in ((4, here.v4, there.v4), (6, here.v6, there.v6))
         )  # fmt: skip
-        Path(self._conf).write_text(CONF.format(id=here.v4) + protocols)
+        self._conf.write_text(CONF.format(id=here.v4) + protocols)
 
     def _of(self, version: int) -> Iterable[str]:
         return (prefix for prefix in self._prefixes if (":" in prefix) is (version == 6))
 
     def _ask(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return run("birdcl", "-s", self._control, *words, check=check)
+        return run("birdcl", "-s", str(self._control), *words, check=check)
 
 
 def AS(host: Host) -> int:  # noqa: N802 - RFC 4271 has no lower case for it.

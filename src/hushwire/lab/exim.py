@@ -6,52 +6,42 @@ s5.1), over SMTP in clear: nobody offers STARTTLS.
 
 import shutil
 import subprocess
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
-from hushwire.lab.namespaces import Host, end
-from hushwire.lab.peer import eventually
+from hushwire.lab.daemon import Daemon
+from hushwire.lab.namespaces import Host
 from hushwire.lab.stage import WITH_RESOLVER
 
 USER = "Debian-exim"
 
 
-class Exim:
-    """A context manager: inside it the agent runs, and asks `name_server` for names."""
+class Exim(Daemon):
+    """Asks `name_server` for names."""
+
+    # Here files belong to who makes them: on the file system of a User-Mode Linux all belong to who runs that.
+    parent_folder = "/dev/shm"
 
     def __init__(self, host: Host, name_server: str) -> None:
-        self.host = host
+        super().__init__(host)
         self.domain = f"{host.name}.example"
         self._name_server = name_server
-        self._process: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> Self:
-        # Here files belong to who makes them: on the file system of a User-Mode Linux all belong to who runs that.
-        self._folder = Path(tempfile.mkdtemp(prefix=f"hushwire-exim-{self.host.name}-", dir="/dev/shm"))
-        self._conf, self._resolver = self._folder / "exim.conf", self._folder / "resolv.conf"
-        self._inbox = self._folder / "inbox"
+    @property
+    def log(self) -> Path:
+        """Of what became of mail."""
+        return self.folder / "mainlog"
+
+    def prepare(self) -> Sequence[str]:
         self._inbox.mkdir()
-        self._conf.write_text(CONF.format(folder=self._folder, inbox=self._inbox, domain=self.domain))
+        self._conf.write_text(CONF.format(folder=self.folder, inbox=self._inbox, domain=self.domain))
         self._resolver.write_text(f"nameserver {self._name_server}\n")
-        for path in (self._folder, self._inbox):
+        for path in (self.folder, self._inbox):
             shutil.chown(path, USER, USER)
-        with (self._folder / "said").open("w") as said:
-            self._process = self.host.start(*self._exim("-bdf", "-q1s"), stdout=said, stderr=said)
-        if not eventually(lambda: self.host.run("ss", "-Hltn", "sport", "=", "25").stdout):
-            log = self.log()
-            self.__exit__()
-            raise RuntimeError(f"exim on {self.host.name} does not answer: {log}")
-        return self
+        return self._exim("-bdf", "-q1s")
 
-    def __exit__(self, *exception: object) -> None:
-        if self._process is not None:
-            end(self._process)
-        shutil.rmtree(self._folder)
-
-    def log(self) -> str:
-        """What it says."""
-        return "".join(file.read_text() for name in ("said", "mainlog") if (file := self._folder / name).exists())
+    def is_ready(self) -> bool:
+        return bool(self.host.run("ss", "-Hltn", "sport", "=", "25").stdout)
 
     def send(self, to: str, subject: str, body: str) -> None:
         """As somebody on the host does.  It is taken, and delivered by and by."""
@@ -62,6 +52,18 @@ class Exim:
     def mail(self) -> list[str]:
         """What has come for people on the host."""
         return [file.read_text() for file in self._inbox.glob("new/*")]
+
+    @property
+    def _conf(self) -> Path:
+        return self.folder / "exim.conf"
+
+    @property
+    def _resolver(self) -> Path:
+        return self.folder / "resolv.conf"
+
+    @property
+    def _inbox(self) -> Path:
+        return self.folder / "inbox"
 
     def _exim(self, *words: str) -> tuple[str, ...]:
         return "sh", "-c", WITH_RESOLVER, str(self._resolver), "exim", "-C", str(self._conf), *words

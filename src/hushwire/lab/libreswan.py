@@ -6,13 +6,10 @@ IKE SA nowhere but in its log, of which it therefore writes more than it would.
 """
 
 import re
-import tempfile
 from base64 import b64encode
-from contextlib import ExitStack
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from subprocess import Popen
-from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
@@ -22,68 +19,56 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_an
 from cryptography.x509.oid import NameOID
 
 from hushwire.crypto.keys import PrivateKey, PublicKey
-from hushwire.lab.namespaces import Host, end
+from hushwire.lab.daemon import Daemon
+from hushwire.lab.namespaces import Host
 from hushwire.lab.peer import Connection, PeerChildSA, PeerIkeSA, eventually
 
 TOOLS = Path(__file__).parents[3] / "build/libreswan/usr/libexec/ipsec"
 PASSWORD = "for the way into its key store"
 
 
-class Libreswan:
+class Libreswan(Daemon):
     """A context manager: inside it pluto runs in a host and knows its connections."""
 
     def __init__(self, host: Host, *connections: Connection, signs: bool = False, asks: bool = False) -> None:
         """Whether it signs with its key, which has to be RSA, and asks the peer to; else that side is anonymous."""
-        self._host = host
+        super().__init__(host)
         self._signs = signs
         self._asks = asks
         self._connections = connections
-        self.folder = Path()
-        self._process: Popen[str] | None = None
-        self._stack = ExitStack()
 
     @property
     def log(self) -> Path:
         """Pluto's."""
         return self.folder / "pluto.log"
 
-    @property
-    def pid(self) -> int:
-        """Of pluto."""
-        assert self._process is not None
-        return self._process.pid
+    def prepare(self) -> Sequence[str]:
+        self._write()
+        keys = f"sql:{self.folder / 'nss'}"
+        self.host.run("certutil", "-N", "-d", keys, "--empty-password")
+        for number, known in enumerate(self._connections if self._signs else ()):
+            assert isinstance(known.key, PrivateKey)
+            (self.folder / f"{number}.p12").write_bytes(_pkcs12(known.key, known.local_id))
+            self.host.run("pk12util", "-d", keys, "-i", str(self.folder / f"{number}.p12"), "-W", PASSWORD)
+        return "unshare", "--mount", "sh", "-c", _START, "sh", str(TOOLS), str(self._conf), str(self.folder)
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hushwire-libreswan-")))
-            self._write()
-            keys = f"sql:{self.folder / 'nss'}"
-            self._host.run("certutil", "-N", "-d", keys, "--empty-password")
-            for number, known in enumerate(self._connections if self._signs else ()):
-                assert isinstance(known.key, PrivateKey)
-                (self.folder / f"{number}.p12").write_bytes(_pkcs12(known.key, known.local_id))
-                self._host.run("pk12util", "-d", keys, "-i", str(self.folder / f"{number}.p12"), "-W", PASSWORD)
-            with (self.folder / "output").open("w") as output:
-                words = ("sh", str(TOOLS), str(self._conf), str(self.folder))
-                self._process = self._host.start(
-                    "unshare", "--mount", "sh", "-c", _START, *words, stdout=output, stderr=output
-                )
-            stack.callback(end, self._process)
-            if not eventually(self._is_ready):
-                raise RuntimeError(f"pluto did not start: {self._last_words()}")
-            for number in range(len(self._connections)):
-                self._tell("addconn", "--config", str(self._conf), _name(number))
-            self._stack = stack.pop_all()
-        return self
+    def is_ready(self) -> bool:
+        # What it does last: before it has sockets on its addresses, all that is begun leads nowhere.
+        return self.log.exists() and "no secrets filename matched" in self.log.read_text()
 
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+    def begin(self) -> None:
+        for number in range(len(self._connections)):
+            self._tell("addconn", "--config", str(self._conf), _name(number))
+
+    def last_words(self) -> str:
+        texts = (path.read_text() for path in (self.folder / "output", self.log) if path.exists())
+        return "".join(line for text in texts for line in text.splitlines(keepends=True) if "| " not in line)[-3000:]
 
     def initiate(self, connection: int = 0) -> None:
         """Set up the SAs of a connection, counted from 0; returns when they stand, raises RuntimeError if not."""
         self._whack("--initiate", "", connection)
         if not eventually(lambda: any(sa.children for sa in self.sas())):
-            raise RuntimeError(f"no SAs: {self._last_words()}")
+            raise RuntimeError(f"no SAs: {self.last_words()}")
 
     def rekey_child(self, connection: int = 0) -> None:
         """Begin to replace the Child SA."""
@@ -105,7 +90,7 @@ class Libreswan:
         self._tell("whack", what, *filter(None, [how]), "--name", _name(connection))
 
     def _tell(self, tool: str, *words: str) -> str:
-        return self._host.run(str(TOOLS / tool), "--ctlsocket", str(self._socket), *words).stdout
+        return self.host.run(str(TOOLS / tool), "--ctlsocket", str(self._socket), *words).stdout
 
     @property
     def _conf(self) -> Path:
@@ -114,14 +99,6 @@ class Libreswan:
     @property
     def _socket(self) -> Path:
         return self.folder / "pluto.ctl"
-
-    def _is_ready(self) -> bool:
-        # What it does last: before it has sockets on its addresses, all that is begun leads nowhere.
-        return self.log.exists() and "no secrets filename matched" in self.log.read_text()
-
-    def _last_words(self) -> str:
-        texts = (path.read_text() for path in (self.folder / "output", self.log) if path.exists())
-        return "".join(line for text in texts for line in text.splitlines(keepends=True) if "| " not in line)[-3000:]
 
     def _write(self) -> None:
         (self.folder / "nss").mkdir(mode=0o700)

@@ -5,62 +5,40 @@ to be AES-CBC with HMAC-SHA2-384 or -512: Linux's PF_KEY takes no AEAD, and cuts
 """
 
 import re
-import tempfile
 from base64 import encodebytes
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
-from subprocess import Popen
-from typing import Self
 
 from hushwire.crypto.keys import KeyKind, PrivateKey, PublicKey
-from hushwire.lab.namespaces import Host, end
+from hushwire.lab.daemon import Daemon
+from hushwire.lab.namespaces import Host
 from hushwire.lab.peer import DEFAULT, Connection, PeerChildSA, PeerIkeSA, Proposal, eventually
 
 
-class OpenIked:
+class OpenIked(Daemon):
     """A context manager: inside it iked runs in a host and knows its connections.  All have the same key of ours."""
 
     def __init__(self, host: Host, *connections: Connection, lifetime: int = 0, ike_lifetime: int = 0) -> None:
         """The lifetimes are seconds, after which it rekeys the SAs it began; 0: never."""
-        self._host = host
+        super().__init__(host)
         self._connections = connections
         self._lifetimes = f"ikelifetime {ike_lifetime} lifetime {lifetime}"
         self._socket = Path(f"/run/{host.namespace}-iked.sock")
-        self.folder = Path()
-        self._process: Popen[str] | None = None
-        self._stack = ExitStack()
 
-    @property
-    def log(self) -> Path:
-        """Of all iked's processes."""
-        return self.folder / "iked.log"
+    def prepare(self) -> Sequence[str]:
+        self._write_keys()
+        self._write_conf(active=None)
+        script = 'mount --bind "$1" /etc/iked && exec iked -d -vv -s "$2" -f "$3"'
+        return "unshare", "--mount", "sh", "-c", script, "sh", str(self.folder), str(self._socket), str(self._conf)
 
-    @property
-    def pid(self) -> int:
-        """Of iked's parent process."""
-        assert self._process is not None
-        return self._process.pid
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hushwire-iked-")))
-            self._write_keys()
-            self._write_conf(active=None)
-            script = 'mount --bind "$1" /etc/iked && exec iked -d -vv -s "$2" -f "$3"'
-            words = ("sh", str(self.folder), str(self._socket), str(self._conf))
-            with self.log.open("w") as log:
-                self._process = self._host.start(
-                    "unshare", "--mount", "sh", "-c", script, *words, stdout=log, stderr=log
-                )
-            stack.callback(self._socket.unlink, missing_ok=True)
-            stack.callback(end, self._process)
-            if not eventually(self._is_ready):
-                raise RuntimeError(f"iked did not start: {self._last_words()}")
-            self._stack = stack.pop_all()
-        return self
+    def is_ready(self) -> bool:
+        # What it prints last of its settings and of its keys: an SA begun before either is dropped.
+        log = self.log.read_text()
+        return "stickyaddress" in log and "ca_reload: local cert type" in log and self._socket.exists()
 
     def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+        super().__exit__(*exception)
+        self._socket.unlink(missing_ok=True)
 
     def initiate(self, connection: int = 0) -> None:
         """Set up the SAs of a connection, counted from 0; returns when they stand, raises RuntimeError if not."""
@@ -68,7 +46,7 @@ class OpenIked:
         self._ikectl("load", str(self._conf))
         wanted = self._connections[connection].remote_id
         if not eventually(lambda: any(sa.remote_id == wanted and sa.children for sa in self.sas())):
-            raise RuntimeError(f"no SAs with {wanted}: {self._last_words()}")
+            raise RuntimeError(f"no SAs with {wanted}: {self.last_words()}")
 
     def terminate(self, connection: int = 0) -> None:
         """Delete the SAs of a connection, and do not begin it again."""
@@ -82,19 +60,11 @@ class OpenIked:
         return read_sas(self._ikectl("show", "sa"))
 
     def _ikectl(self, *command: str) -> str:
-        return self._host.run("ikectl", "-s", str(self._socket), *command).stdout
+        return self.host.run("ikectl", "-s", str(self._socket), *command).stdout
 
     @property
     def _conf(self) -> Path:
         return self.folder / "iked.conf"
-
-    def _is_ready(self) -> bool:
-        # What it prints last of its settings and of its keys: an SA begun before either is dropped.
-        log = self.log.read_text()
-        return "stickyaddress" in log and "ca_reload: local cert type" in log and self._socket.exists()
-
-    def _last_words(self) -> str:
-        return self.log.read_text()[-3000:]
 
     def _write_keys(self) -> None:
         for folder in ("ca", "certs", "crls", "private", "pubkeys/fqdn"):

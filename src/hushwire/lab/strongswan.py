@@ -6,19 +6,17 @@ Everything it reads and writes is in a folder of its own: settings (STRONGSWAN_C
 
 import os
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
-from subprocess import Popen
-from typing import Any, Self
+from typing import Any
 
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
 from hushwire.lab.capture import EspDecryption, IkeDecryption
-from hushwire.lab.namespaces import Host, end
-from hushwire.lab.peer import DEFAULT, Connection, Mode, PeerChildSA, PeerIkeSA, Proposal, eventually
+from hushwire.lab.daemon import Daemon
+from hushwire.lab.namespaces import Host
+from hushwire.lab.peer import DEFAULT, Connection, Mode, PeerChildSA, PeerIkeSA, Proposal
 
 
 class Esp(Enum):
@@ -29,49 +27,34 @@ class Esp(Enum):
     """libipsec, over TUN and UDP encapsulation; tunnel mode only.  kernel-netlink is there for routes."""
 
 
-class StrongSwan:
+class StrongSwan(Daemon):
     """A context manager: inside it charon runs in a host and knows its connections, by their names."""
 
     def __init__(
         self, host: Host, *connections: Connection, esp: Esp = Esp.KERNEL, settings: str = "", log_level: int = 1
     ) -> None:
         """`settings` are added to charon's section of strongswan.conf; from log level 4 on, secrets are logged."""
-        self._host = host
+        super().__init__(host)
         self._connections = connections
         self._esp = esp
         self._settings = settings
         self._log_level = log_level
-        self.folder = Path()
-        self._process: Popen[str] | None = None
-        self._stack = ExitStack()
 
     @property
     def log(self) -> Path:
         """Charon's."""
         return self.folder / "charon.log"
 
-    @property
-    def pid(self) -> int:
-        """Of charon."""
-        assert self._process is not None
-        return self._process.pid
+    def prepare(self) -> Sequence[str]:
+        self._write()
+        self.environment = {"STRONGSWAN_CONF": str(self.folder / "strongswan.conf")}
+        return ("charon-systemd",)
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hushwire-strongswan-")))
-            self._write()
-            environment = {"STRONGSWAN_CONF": str(self.folder / "strongswan.conf")}
-            with (self.folder / "output").open("w") as output:
-                self._process = self._host.start("charon-systemd", env=environment, stdout=output, stderr=output)
-            stack.callback(end, self._process)
-            if not eventually((self.folder / "vici").exists):
-                raise RuntimeError(f"charon did not start: {self._last_words()}")
-            self._swanctl("--load-all", "--noprompt")
-            self._stack = stack.pop_all()
-        return self
+    def is_ready(self) -> bool:
+        return (self.folder / "vici").exists()
 
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+    def begin(self) -> None:
+        self._swanctl("--load-all", "--noprompt")
 
     def initiate(self, connection: int = 0) -> None:
         """Set up the SAs of a connection, counted from 0; returns when they stand, raises RuntimeError if not."""
@@ -112,18 +95,16 @@ class StrongSwan:
     def _swanctl(self, command: str, *options: str) -> str:
         uri = f"unix://{self.folder / 'vici'}"
         try:
-            return self._host.run(
+            return self.host.run(
                 "env", f"STRONGSWAN_CONF={self.folder / 'strongswan.conf'}", f"SWANCTL_DIR={self.folder}",
                 "swanctl", command, *options, "--uri", uri,
             ).stdout  # fmt: skip
         except RuntimeError as error:
-            raise RuntimeError(f"{error}; charon: {self._last_words()}") from None
+            raise RuntimeError(f"{error}; charon: {self.last_words()}") from None
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
         # What is logged in such detail has secrets in it, which belong in no error.
-        if self._log_level >= 4:
-            return f"log level {self._log_level}"
-        return "".join(path.read_text()[-3000:] for path in (self.folder / "output", self.log) if path.exists())
+        return f"log level {self._log_level}" if self._log_level >= 4 else super().last_words()
 
     def _write(self) -> None:
         (self.folder / "strongswan.conf").write_text(
