@@ -73,6 +73,10 @@ class Endpoint:
         """The authenticated IKE SAs with a peer."""
         return list(self._host.peers.get(identity, ()))
 
+    def of_reqid(self, reqid: int) -> list[IkeSA]:
+        """The IKE SAs that serve certain policies, or are meant to."""
+        return list(self._host.by_reqid.get(reqid, ()))
+
     # --- beginning ---
 
     def initiate(self, entry: PadEntry, local: IPAddress, remote: IPAddress, wanted: Wanted, now: Now) -> IkeSA:
@@ -93,7 +97,7 @@ class Endpoint:
 
     def delete(self, sa: IkeSA, now: Now) -> None:
         self._host.now = now
-        for other in self.sas:
+        for other in (sa, *self.of_reqid(sa.peer.reqid if sa.peer is not None else 0)):
             begun = other.state in (State.INITIAL, State.HALF_OPEN)
             if begun and (
                 other is sa or (sa.authenticated is not None and other.succession.instead_of == sa.origin[0])

@@ -57,8 +57,10 @@ class Host:
     """By our own SPI."""
     peers: dict[Identity, list["IkeSA"]] = field(default_factory=dict)
     """Authenticated ones, by who is there."""
+    at: dict[IPAddress, list["IkeSA"]] = field(default_factory=dict)
+    """The same, by where that is."""
     by_reqid: dict[int, list["IkeSA"]] = field(default_factory=dict)
-    """The same, by whose policies they serve."""
+    """By whose policies they serve, or are meant to: who is to be there may have proved nothing yet."""
     half_open: HalfOpen = field(default_factory=HalfOpen)
     alarms: list[tuple[float, int, "IkeSA"]] = field(default_factory=list)
     """A heap of when to look at which SA, in the order asked for at equal times; some are stale, none is late."""
@@ -107,7 +109,15 @@ class Host:
         """An IKE SA is authenticated."""
         self.half_open.discard(sa)
         self.peers.setdefault(entry.identity, []).append(sa)
-        self.by_reqid.setdefault(entry.reqid, []).append(sa)
+        self.at.setdefault(sa.remote.address, []).append(sa)
+
+    def mean(self, sa: "IkeSA", entry: PadEntry | None) -> None:
+        """An IKE SA is to be with the peer of an entry, and no more with the one before; None: with nobody."""
+        before, after = (each.reqid if each is not None else None for each in (sa.peer, entry))
+        if before is not None and before != after:
+            _take_out(self.by_reqid, before, sa)
+        if after is not None and before != after:
+            self.by_reqid.setdefault(after, []).append(sa)
 
     def wake(self, sa: "IkeSA", when: float) -> None:
         """Look at an IKE SA's timers at monotonic time `when`."""
@@ -119,12 +129,13 @@ class Host:
             del self.sas[sa.spi]
         self.half_open.discard(sa)
         self.dismiss(sa)
+        self.mean(sa, None)
 
     def dismiss(self, sa: "IkeSA") -> None:
-        """An IKE SA is not that of its entry any more."""
+        """An IKE SA is not that of its entry any more, or not where it was."""
         if sa.authenticated is not None:
             _take_out(self.peers, sa.authenticated.entry.identity, sa)
-            _take_out(self.by_reqid, sa.authenticated.entry.reqid, sa)
+            _take_out(self.at, sa.remote.address, sa)
 
     def jitter(self, seconds: float) -> float:
         """Between 80 and 100 per cent of `seconds`, so that hosts that started together do not rekey together."""
@@ -132,7 +143,7 @@ class Host:
 
     def speaks_with(self, remote: IPAddress) -> bool:
         """Whether somebody has proved himself there, under whatever name: he would be told that we know nobody."""
-        return any(sa.remote.address == remote for sas in self.peers.values() for sa in sas)
+        return remote in self.at
 
     def notice(self, kind: str, *fields: tuple[str, str | int | float], grave: bool = False) -> None:
         self.outbox.append(Notice(kind, fields, grave))

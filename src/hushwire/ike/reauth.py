@@ -37,7 +37,7 @@ def begin(old: IkeSA) -> None:
     """Begin an IKE SA that is to replace `old`, unless that is under way."""
     host, now = old.host, old.host.now.monotonic
     assert old.authenticated is not None
-    heirs = [sa for sa in host.sas.values() if sa.succession.instead_of == old.origin[0]]
+    heirs = [sa for sa in host.by_reqid[old.authenticated.entry.reqid] if sa.succession.instead_of == old.origin[0]]
     moving = old.rekeying or old.successor is not None or old.predecessor is not None or old.children.busy
     if moving or any(sa.established > now - host.settings.patience for sa in [*heirs, old] if sa.succession.replaced):
         # Its children are about to move, or it has yet to take those of another.

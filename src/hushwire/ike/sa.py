@@ -6,7 +6,6 @@ ours and one of the peer's run at a time, since both windows are 1 (RFC 7296 s2.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from enum import Enum, auto
 from typing import Any
 
 from hushwire.crypto.cipher import IntegrityError
@@ -24,7 +23,7 @@ from hushwire.ike.nat import Nat
 from hushwire.ike.proof import Authenticated, reconsidered
 from hushwire.ike.protection import Opened, Protection
 from hushwire.ike.running import Running
-from hushwire.ike.state import ANSWERED, TRANSITIONS, Input, State
+from hushwire.ike.state import ANSWERED, TRANSITIONS, Input, State, Timer
 from hushwire.ike.succession import Succession
 from hushwire.ike.traps import Authorize, InitRequest, Install, Listen, Request, Respond, Sign
 from hushwire.ike.window import LAST_MESSAGE_ID, Window
@@ -37,19 +36,6 @@ from hushwire.wire.message import Header, Message, write_message
 from hushwire.wire.payload import Notify, Payload, Unknown
 from hushwire.wire.registry import ExchangeType, NotifyType
 from hushwire.wire.udp import KEEPALIVE
-
-
-class Timer(Enum):
-    RETRANSMIT = auto()
-    HALF_OPEN = auto()
-    LIVENESS = auto()
-    REKEY = auto()
-    EXPIRE = auto()
-    CHILDREN = auto()
-    KEEPALIVE = auto()
-    PATIENCE = auto()
-    REAUTHENTICATE = auto()
-
 
 DOUBT = 1.0
 """Seconds of silence from a peer, after which it may be doubted: nobody has us ask more often."""
@@ -78,8 +64,7 @@ class IkeSA:
         self.nat = Nat()
         self.behind_nat = False
         """Whether a NAT of ours has a mapping to be kept alive; `nat` may only pretend."""
-        self.peer: PadEntry | None = None
-        """Who is meant to be there; proved only once `authenticated` is set."""
+        self._peer: PadEntry | None = None
         self.authenticated: Authenticated | None = None
         self.proved_with: PublicKey | None = None
         """The key that our own AUTH was made with; None: a shared key.  A rekey proves nothing anew and keeps it."""
@@ -121,6 +106,16 @@ class IkeSA:
     def spi(self) -> bytes:
         """Ours of the two."""
         return self.spi_i if self.initiator else self.spi_r
+
+    @property
+    def peer(self) -> PadEntry | None:
+        """Who is meant to be there; proved only once `authenticated` is set."""
+        return self._peer
+
+    @peer.setter
+    def peer(self, entry: PadEntry | None) -> None:
+        self.host.mean(self, entry)
+        self._peer = entry
 
     @property
     def stale(self) -> bool:
@@ -387,7 +382,10 @@ class IkeSA:
             return
         if not begins:
             self.host.notice("ike.moved", ("peer", self.peer_name), ("from", str(self.remote)), ("to", str(remote)))
+        self.host.dismiss(self)
         self.remote, self.local = remote, local
+        if self.authenticated is not None:
+            self.host.admit(self, self.authenticated.entry)
         # A Child SA moves by being rekeyed: to install its keys again would repeat nonces (law 5).
         self.children.rekey_all()
 

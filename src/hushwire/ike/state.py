@@ -1,4 +1,7 @@
-"""What an IKE SA has reached, as a table (DESIGN.md section 2): what is in flight is an exchange, not a state."""
+"""What an IKE SA has reached, as a table (DESIGN.md section 2), and what it waits for time to do.
+
+What is in flight is an exchange, not a state.
+"""
 
 from enum import Enum, auto
 
@@ -21,6 +24,18 @@ class Input(Enum):
     AUTHENTICATED = auto()
     REPLACED = auto()
     CLOSE = auto()
+
+
+class Timer(Enum):
+    RETRANSMIT = auto()
+    HALF_OPEN = auto()
+    LIVENESS = auto()
+    REKEY = auto()
+    EXPIRE = auto()
+    CHILDREN = auto()
+    KEEPALIVE = auto()
+    PATIENCE = auto()
+    REAUTHENTICATE = auto()
 
 
 TRANSITIONS = {

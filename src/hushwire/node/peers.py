@@ -68,6 +68,14 @@ class Peers:
         self._by_name: dict[str, Peer] = {}
         self._configured: list[Peer] = []
         """Those that rules call by name or address."""
+        self._wide: dict[Peer, None] = {}
+        """Those with whole networks behind them."""
+        self._at: dict[IPAddress, dict[Peer, None]] = {}
+        """The others, by where they were, or had policies, when somebody last asked."""
+        self._filed: dict[Peer, set[IPAddress]] = {}
+        """Under what each is there."""
+        self._unfiled: dict[Peer, None] = {}
+        """Those to whom something may have happened since."""
         self._born = 0
         self._synthetic = SyntheticAddresses()
         groups = self.rulebook.groups
@@ -93,7 +101,7 @@ class Peers:
 
     def touch(self, peer: Peer) -> Peer:
         """Something happens to a peer."""
-        self.touched[peer] = None
+        self.touched[peer] = self._unfiled[peer] = None
         return peer
 
     def _found(self, peer: Peer | None) -> Peer | None:
@@ -111,9 +119,9 @@ class Peers:
 
     def introduced_at(self, address: IPAddress, but: Peer) -> Peer | None:
         """Which peer, `but` apart, has an address that no stranger may speak for: it has more to prove than a key."""
-        for peer in self._by_reqid.values():
+        for peer in self._about(address):
             networks = (network for rule in peer.rules for network in rule.remote_networks)
-            if peer is not but and not peer.rule.btns and not peer.is_trap and (
+            if peer is not but and not peer.rule.btns and (
                 address in peer.addresses or any(address in network for network in networks)
             ):  # fmt: skip
                 return peer
@@ -121,13 +129,34 @@ class Peers:
 
     def holding(self, address: IPAddress, but: Peer) -> Peer | None:
         """Which peer, `but` apart, has a policy that protects packets to this one address."""
-        for peer in self._by_reqid.values():
-            if peer is not but and not peer.is_trap and any(
+        for peer in self._about(address):
+            if peer is not but and any(
                 address in selector.remote and policy.action is Action.PROTECT
                 for (selector, _), policy in peer.policies.items()
             ):  # fmt: skip
                 return peer
         return None
+
+    def _about(self, address: IPAddress) -> list[Peer]:
+        """All peers that may have to do with an address, and maybe others, whatever their number in all."""
+        for peer in self._unfiled:
+            self._file(peer, {*peer.addresses, *(selector.remote.network_address for selector, _ in peer.policies)})
+        # What happens to these in this step may not be over.
+        self._unfiled = self.touched.copy()
+        return [*self._at.get(address, ()), *self._wide]
+
+    def _file(self, peer: Peer, places: set[IPAddress]) -> None:
+        if peer.is_trap or peer in self._wide:
+            return
+        before = self._filed.pop(peer, set())
+        for place in before - places:
+            del self._at[place][peer]
+            if not self._at[place]:
+                del self._at[place]
+        for place in places - before:
+            self._at.setdefault(place, {})[peer] = None
+        if places:
+            self._filed[peer] = places
 
     def alias_of(self, peer: Peer) -> Peer | None:
         """The peer that a rule calls by a signed alias of the name that one without a rule of its own leads to.
@@ -185,6 +214,8 @@ class Peers:
         del self._by_reqid[peer.reqid]
         del self._by_name[peer.name]
         self.touched.pop(peer, None)
+        self._unfiled.pop(peer, None)
+        self._file(peer, set())
         self._born -= 1
 
     def _bear(self, rules: Rules) -> Peer:
@@ -229,6 +260,8 @@ class Peers:
             elif not rule.many and not isinstance(rule.peer, str):
                 lookup = AddressLookup(rule.peer.network_address, self._number, self._entropy, self.own)
         peer = Peer(number, rules, lookup, self._secrets.pinned.get(secret), self._secrets.shared.get(secret))
+        if any(rule.remote_networks for rule in rules) and not peer.is_trap:
+            self._wide[peer] = None
         self._by_reqid[peer.reqid] = peer
         self._by_name[peer.name] = self.touch(peer)
         return peer

@@ -32,7 +32,7 @@ class Seeking:
 
     def sas_of(self, peer: Peer) -> list[IkeSA]:
         """Every IKE SA with it, whatever its state."""
-        return [sa for sa in self._ike.sas if sa.peer is not None and sa.peer.reqid == peer.reqid]
+        return self._ike.of_reqid(peer.reqid)
 
     def standing(self, peer: Peer) -> list[IkeSA]:
         """Those in which it has proved who it is."""
