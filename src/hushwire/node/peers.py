@@ -14,7 +14,9 @@ from hushwire.node.rulebook import Rulebook, Rules, refuses
 from hushwire.node.scope import REQID_BASE
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
-from hushwire.policy.spd import Action
+from hushwire.policy.sad import Direction
+from hushwire.policy.selector import Selector
+from hushwire.policy.spd import Action, Policy
 from hushwire.policy.trust import TrustStore
 from hushwire.timers import NEVER
 from hushwire.wire.address import IPAddress
@@ -68,6 +70,7 @@ class Peers:
         self._by_name: dict[str, Peer] = {}
         self._configured: list[Peer] = []
         """Those that rules call by name or address."""
+        self._traps: list[Peer] = []
         self._wide: dict[Peer, None] = {}
         """Those with whole networks behind them."""
         self._at: dict[IPAddress, dict[Peer, None]] = {}
@@ -86,8 +89,7 @@ class Peers:
             if rule.require is Assurance.CLEAR or refuses(rules) or (rule.many and rule.name is not None):
                 continue
             peer = self._add(position, rules, str(rule.peer))
-            if not peer.is_trap:
-                self._configured.append(peer)
+            (self._traps if peer.is_trap else self._configured).append(peer)
 
     def __iter__(self) -> Iterator[Peer]:
         return iter([self.touch(peer) for peer in self._by_reqid.values()])
@@ -119,7 +121,7 @@ class Peers:
 
     def introduced_at(self, address: IPAddress, but: Peer) -> Peer | None:
         """Which peer, `but` apart, has an address that no stranger may speak for: it has more to prove than a key."""
-        for peer in self._about(address):
+        for peer in self.about(address):
             networks = (network for rule in peer.rules for network in rule.remote_networks)
             if peer is not but and not peer.rule.btns and (
                 address in peer.addresses or any(address in network for network in networks)
@@ -129,7 +131,7 @@ class Peers:
 
     def holding(self, address: IPAddress, but: Peer) -> Peer | None:
         """Which peer, `but` apart, has a policy that protects packets to this one address."""
-        for peer in self._about(address):
+        for peer in self.about(address):
             if peer is not but and any(
                 address in selector.remote and policy.action is Action.PROTECT
                 for (selector, _), policy in peer.policies.items()
@@ -137,7 +139,17 @@ class Peers:
                 return peer
         return None
 
-    def _about(self, address: IPAddress) -> list[Peer]:
+    def governing(self, remote: IPAddress, speaks: Callable[[Selector], bool]) -> tuple[Peer, Policy] | None:
+        """The policy that counts for what leaves to an address, of those whose selector `speaks` of it."""
+        found = [
+            (policy.priority, peer.reqid, peer, policy)
+            for peer in (*self.about(remote), *self._traps)
+            for (selector, direction), policy in peer.policies.items()
+            if direction is Direction.OUT and speaks(selector)
+        ]
+        return min(found, key=lambda each: each[:2])[2:] if found else None
+
+    def about(self, address: IPAddress) -> list[Peer]:
         """All peers that may have to do with an address, and maybe others, whatever their number in all."""
         for peer in self._unfiled:
             self._file(peer, {*peer.addresses, *(selector.remote.network_address for selector, _ in peer.policies)})

@@ -24,7 +24,6 @@ from hushwire.node.rulebook import Rulebook, Rules, permits_clear, refuses
 from hushwire.node.seeking import Seeking
 from hushwire.node.telling import Told, level, peer_status
 from hushwire.policy.assurance import Assurance
-from hushwire.policy.sad import Direction
 from hushwire.policy.spd import Action, Policy
 from hushwire.timers import Now
 from hushwire.wire.address import IPAddress, address_from_octets
@@ -314,14 +313,7 @@ def _sas_for(address: IPAddress, peer: Peer, seeking: Seeking) -> list[IkeSA]:
 
 def _governing(address: IPAddress, peers: Peers) -> tuple[Peer | None, Policy | None]:
     """The policy that counts for what leaves to an address, and whose it is."""
-    found = [
-        (policy.priority, peer.reqid, peer, policy)
-        for peer in peers
-        for (selector, direction), policy in peer.policies.items()
-        if direction is Direction.OUT and address in selector.remote
-    ]
-    _, _, peer, policy = min(found, key=lambda each: each[:2], default=(0, 0, None, None))
-    return peer, policy
+    return peers.governing(address, lambda selector: address in selector.remote) or (None, None)
 
 
 def _standing_for(address: IPAddress, peers: Peers) -> Peer | None:
