@@ -12,7 +12,7 @@ from hushwire.policy.known import Known
 from hushwire.policy.sad import SA, Direction, SAName
 from hushwire.policy.selector import Flow, Selector
 from hushwire.policy.spd import Policy
-from hushwire.wire.address import Endpoint, IPAddress
+from hushwire.wire.address import Endpoint, IPAddress, IPNetwork
 
 # --- Events: what happens -------------------------------------------------------------------------------------------
 
@@ -208,6 +208,24 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowsFound:
+    """The answer to CloseFlows and CountFlows."""
+
+    request: int
+    flows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """What the host is like, before anything else: an earlier run may have ended in any way."""
+
+    sealed: tuple[IPAddress, ...]
+    """Addresses with which that had SAs or policies, so that programs may still have flows with them."""
+    closes_flows: bool
+    """Whether CloseFlows does anything here."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recalled:
     """What was remembered of peers before a restart, in parts; the longest unseen first."""
 
@@ -259,7 +277,7 @@ class Stop:
 
 Event = (
     Timeout | Datagram | Acquire | Expire | Mapping | Installed | Refused | Signed | Answered | AddressesChanged
-    | Asked | HostKey | Counted
+    | Asked | HostKey | Counted | FlowsFound | Began
     | Connect | Disconnect | Rekey | Status | Why | Capture | SwitchKey | Stop
     | Recalled | KnownList | KnownShow | KnownPin | KnownForget
 )  # fmt: skip
@@ -338,6 +356,22 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseFlows:
+    """End all connections of local programs with these, visibly (RFC 5660 s2), before what is asked for next."""
+
+    request: int
+    remotes: tuple[IPNetwork, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CountFlows:
+    """How many connections do local programs have with these?"""
+
+    request: int
+    remotes: tuple[IPNetwork, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class InstallSA:
     request: int
     sa: SA
@@ -401,6 +435,6 @@ class Reply:
 
 
 Effect = (
-    Send | Sign | ReadKey | Lookup | Release | InstallSA | DeleteSA | InstallPolicy | DeletePolicy | Count | Notice
-    | Reply | Remember | Forget
+    Send | Sign | ReadKey | Lookup | Release | InstallSA | DeleteSA | InstallPolicy | DeletePolicy | Count
+    | CloseFlows | CountFlows | Notice | Reply | Remember | Forget
 )  # fmt: skip

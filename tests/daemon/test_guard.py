@@ -14,7 +14,7 @@ from hushwire.config import Config, parse
 from hushwire.crypto.secret import Secret
 from hushwire.daemon import guard as guard_module
 from hushwire.daemon.guard import BURST, RATE, Forbidden, Guard, Request
-from hushwire.events import Count, DeletePolicy, DeleteSA, InstallPolicy, InstallSA
+from hushwire.events import CloseFlows, Count, CountFlows, DeletePolicy, DeleteSA, InstallPolicy, InstallSA
 from hushwire.linux import xfrm_codec
 from hushwire.node.scope import PROTECT_PRIORITY, REQID_BASE, narrowness
 from hushwire.policy.sad import SA, Direction, Encapsulation, EspSuite, Lifetime, Mode, SAName
@@ -490,6 +490,35 @@ def test_only_its_own_sas_are_counted() -> None:
     ask(guard, Count(2, tuple(guard.sas)))
     with pytest.raises(Forbidden, match="not ours"):
         guard.judge(Count(3, (SAName(0x1234567, EVE),)))
+
+
+@pytest.mark.parametrize("request_of", [CloseFlows, CountFlows])
+def test_only_connections_with_its_own_peers_are_ended(request_of: Any) -> None:
+    """A node that is somebody else's may do nothing to what has nothing to do with it."""
+    guard = fresh()
+    ask(guard, InstallPolicy(1, protect(BOB, BOB_NUMBER)))
+    bob, eve = ip_network(f"{BOB}/32"), ip_network(f"{EVE}/32")
+    ask(guard, request_of(2, (bob,)))
+    for remotes in ((eve,), (bob, eve), (ip_network("0.0.0.0/0"),)):
+        with pytest.raises(Forbidden, match="no policy of ours"):
+            guard.judge(request_of(3, remotes))
+    carol = protect(CAROL, CAROL_NUMBER)
+    ask(guard, InstallPolicy(4, carol))
+    ask(guard, InstallPolicy(5, carol))
+    ask(guard, DeletePolicy(carol.selector, carol.direction))
+    with pytest.raises(Forbidden, match="no policy of ours"):
+        guard.judge(request_of(6, (carol.selector.remote,)))
+
+
+def test_who_may_have_flows_that_are_protected() -> None:
+    """What the next node is told: of policies that stood before, too."""
+    guard = fresh()
+    guard.adopt(protect(BOB6, BOB_NUMBER))
+    guard.adopt(replace(protect(DAVE, DAVE_NUMBER), action=Action.BLOCK))
+    guard.adopt(Policy(NETWORKS, Direction.OUT, Action.PROTECT, GOOD_PRIORITY, REQID_BASE + GATE_NUMBER))
+    ask(guard, InstallPolicy(1, protect(BOB, BOB_NUMBER)))
+    ask(guard, InstallPolicy(2, protect(BOB, BOB_NUMBER, Direction.IN)))
+    assert guard.sealed == (BOB6, BOB)
 
 
 def test_what_may_be_clear_of_a_peer_is_what_that_rule_of_its_says() -> None:

@@ -18,11 +18,14 @@ from hushwire.events import (
     AddressesChanged,
     Answered,
     Asked,
+    CloseFlows,
     Count,
     Counted,
+    CountFlows,
     Datagram,
     DeletePolicy,
     DeleteSA,
+    FlowsFound,
     Installed,
     InstallPolicy,
     InstallSA,
@@ -80,6 +83,8 @@ class Host:
     unconfirmed: list[int] = field(default_factory=list)
     carried: int = 0
     """Packets of all its SAs together."""
+    flows: list[Flow] = field(default_factory=list)
+    """Connections of its programs."""
     ends: dict[Any, float] = field(default_factory=dict)
     """When its plane lets go of a policy by itself."""
 
@@ -209,6 +214,14 @@ class Net:
                 host.spd.pop((selector, direction), None)
             case Count(request, sas):
                 self.step(host, Counted(request, host.carried if set(sas) & set(host.sad) else 0))
+            case CloseFlows(request, remotes):
+                closed = [flow for flow in host.flows if any(flow.remote in remote for remote in remotes)]
+                host.flows = [flow for flow in host.flows if flow not in closed]
+                self.step(host, FlowsFound(request, len(closed)))
+            case CountFlows(request, remotes):
+                self.step(host, FlowsFound(request, sum(
+                    any(flow.remote in remote for remote in remotes) for flow in host.flows
+                )))  # fmt: skip
             case Release(request):
                 host.releases[request] = effect
             case Notice():

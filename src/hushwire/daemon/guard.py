@@ -4,11 +4,12 @@ The node parses what strangers send, so it may be theirs one day.  It may tighte
 configured rule already permits clear.  What the guard lets through is within these bounds whatever the node says.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 
 from hushwire.config import Config, Rule
 from hushwire.crypto.suite import can_encrypt, encr_key_length, integ_key_length
-from hushwire.events import Count, DeletePolicy, DeleteSA, InstallPolicy, InstallSA
+from hushwire.events import CloseFlows, Count, CountFlows, DeletePolicy, DeleteSA, InstallPolicy, InstallSA
 from hushwire.names.binding import why_not_a_peer
 from hushwire.names.synthetic import is_synthetic
 from hushwire.node.rulebook import Rulebook, Rules, permits_clear
@@ -20,7 +21,7 @@ from hushwire.policy.spd import Action, Policy
 from hushwire.timers import NEVER, Now
 from hushwire.wire.address import IPAddress, IPNetwork, host_network
 
-Request = InstallSA | DeleteSA | InstallPolicy | DeletePolicy | Count
+Request = InstallSA | DeleteSA | InstallPolicy | DeletePolicy | Count | CloseFlows | CountFlows
 
 MOST_PEERS = 1 << 16
 """Peers of one host."""
@@ -66,7 +67,10 @@ class Guard:
         self._nat_port = config.host.nat_port
         self._own: Collection[IPAddress] = ()
         self._sas: set[SAName] = set()
-        self._policies: set[tuple[Selector, Direction]] = set()
+        self._policies: dict[tuple[Selector, Direction], Action] = {}
+        """What each does with packets."""
+        self._remotes: Counter[IPNetwork] = Counter()
+        """How many of them speak of each."""
         self._held: dict[tuple[Selector, Direction], float] = {}
         """Those of the policies that a rule which permits no clear has asked for, and the monotonic time until which
         they stay: for good, if the rule speaks of that peer alone."""
@@ -79,13 +83,22 @@ class Guard:
         """The SAs that were installed and not deleted."""
         return frozenset(self._sas)
 
+    @property
+    def sealed(self) -> tuple[IPAddress, ...]:
+        """Hosts with which programs may have flows that are protected."""
+        return tuple({
+            selector.remote.network_address: None
+            for (selector, _), action in self._policies.items()
+            if action is Action.PROTECT and selector.remote.num_addresses == 1
+        })  # fmt: skip
+
     def addresses(self, own: Collection[IPAddress]) -> None:
         """The host's own addresses, from the kernel."""
         self._own = frozenset(own)
 
     def adopt(self, policy: Policy) -> None:
         """A policy that an earlier run of ours left standing.  Which rule it was for is not known, so it stays."""
-        self._policies.add((policy.selector, policy.direction))
+        self._stands(policy)
         self._held[policy.selector, policy.direction] = NEVER
 
     def forget_sas(self) -> None:
@@ -109,6 +122,10 @@ class Guard:
             case Count(_, sas):
                 if not self._sas.issuperset(sas):
                     raise Forbidden("to count what SAs carry that are not ours")
+            case CloseFlows(_, remotes) | CountFlows(_, remotes):
+                # Whoever may block packets may end what they are of.
+                if not all(self._remotes[remote] for remote in remotes):
+                    raise Forbidden("connections with hosts that no policy of ours speaks of")
             case InstallPolicy(_, policy):
                 self._judge_policy(policy)
             case DeletePolicy(selector, direction):
@@ -124,14 +141,20 @@ class Guard:
             case DeleteSA(name):
                 self._sas.discard(name)
             case InstallPolicy(_, policy):
-                self._policies.add((policy.selector, policy.direction))
+                self._stands(policy)
                 if not policy.soft and policy.action is not Action.CLEAR:
                     until = NEVER if self._is_configured(policy) else self._now + HELD_FOR
                     key = policy.selector, policy.direction
                     self._held[key] = max(until, self._held.get(key, 0.0))
             case DeletePolicy(selector, direction):
-                self._policies.discard((selector, direction))
+                if self._policies.pop((selector, direction), None) is not None:
+                    self._remotes[selector.remote] -= 1
                 self._held.pop((selector, direction), None)
+
+    def _stands(self, policy: Policy) -> None:
+        key = policy.selector, policy.direction
+        self._remotes[policy.selector.remote] += key not in self._policies
+        self._policies[key] = policy.action
 
     def _judge_sa(self, sa: SA) -> None:
         rules = self._rules_of(sa.reqid)

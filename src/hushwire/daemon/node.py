@@ -16,7 +16,9 @@ from hushwire.daemon.channel import Channel, ChannelClosed
 from hushwire.daemon.control import Control
 from hushwire.daemon.log import Log
 from hushwire.events import (
+    CloseFlows,
     Count,
+    CountFlows,
     Datagram,
     DeletePolicy,
     DeleteSA,
@@ -184,6 +186,8 @@ class Worker:
                     for_parent.clear()
                     self._send(local, remote, data, now.monotonic)
                 case InstallSA() | DeleteSA() | InstallPolicy() | DeletePolicy() | Count() | ReadKey():
+                    for_parent.append(effect)
+                case CloseFlows() | CountFlows():
                     for_parent.append(effect)
                 case Sign():
                     self._post(self._others.keeper, effect)

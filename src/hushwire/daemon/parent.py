@@ -25,7 +25,7 @@ from cryptography.hazmat.backends import default_backend
 
 from hushwire.config import Addressing, Config, PlaneChoice
 from hushwire.crypto.keys import PublicKey
-from hushwire.daemon import barrier, control, keeper, keyfile, memory, node, plane, planes, resolver
+from hushwire.daemon import barrier, control, flows, keeper, keyfile, memory, node, plane, planes, resolver
 from hushwire.daemon.channel import EFFECTS, EVENTS, Channel, ChannelClosed, ChannelError, pair, vocabulary
 from hushwire.daemon.entropy import SystemEntropy
 from hushwire.daemon.guard import Forbidden, Guard, Request
@@ -33,7 +33,7 @@ from hushwire.daemon.listener import open_sockets
 from hushwire.daemon.log import Log
 from hushwire.daemon.synthetic import Names, take_away, why_not
 from hushwire.daemon.unbound import Configuration, UnboundError
-from hushwire.events import Forget, Notice, ReadKey, Recalled, Refused, Remember, Stop
+from hushwire.events import Began, CloseFlows, CountFlows, Forget, Notice, ReadKey, Recalled, Refused, Remember, Stop
 from hushwire.linux import sandbox
 from hushwire.linux.kernel import esp_warning, has_esp
 from hushwire.linux.netlink import NetlinkError
@@ -128,6 +128,9 @@ class Parent:
         # An IKE SA that ends leaves some cycles, a few hundred objects: no reason to look for them at every turn.
         gc.set_threshold(50_000, 10, 10)
         self._guard = Guard(config)
+        self._closes_flows = flows.can_close()
+        if not self._closes_flows:
+            log.line("! this kernel ends no connections (CONFIG_INET_DIAG_DESTROY): no stranger may change its key")
         self._passing = planes.Passing()
 
     def run(self) -> None:
@@ -392,6 +395,7 @@ class Parent:
         with contextlib.closing(watch), select.epoll() as poll:
             for descriptor in sources:
                 poll.register(descriptor, select.EPOLLIN)
+            to_node.send(Began(guard.sealed, self._closes_flows))
             self._tell_addresses(to_node, guard)
             end = float("inf")
             try:
@@ -438,7 +442,10 @@ class Parent:
             else:
                 # A worker may still refuse it: then the guard only knows of more than there is.
                 guard.done(request)
-                allowed.append(request)
+                if isinstance(request, CloseFlows | CountFlows):
+                    answers.append(flows.answer(request))
+                else:
+                    allowed.append(request)
         answers += driven.perform(*allowed)
         if answers:
             to_node.send(*answers)

@@ -24,6 +24,7 @@ from hushwire.events import (
     DeletePolicy,
     DeleteSA,
     Expire,
+    FlowsFound,
     Installed,
     InstallPolicy,
     InstallSA,
@@ -42,7 +43,7 @@ from hushwire.policy.selector import Flow, Selector
 from hushwire.policy.spd import Action, Policy
 from hushwire.wire.address import IPAddress, IPNetwork, host_network
 
-News = Installed | Refused | Acquire | Expire | Mapping | Counted
+News = Installed | Refused | Acquire | Expire | Mapping | Counted | FlowsFound
 
 NEIGHBOUR_PRIORITY = 10
 """Over everything."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hushwire.crypto.auth import signed_octets
 from hushwire.crypto.keys import BadKey, PublicKey, cert_from_public_key, public_key_from_cert
 from hushwire.ike import init, report
+from hushwire.ike.allowance import make_room
 from hushwire.ike.child import ChildSA
 from hushwire.ike.errors import PeerMisbehaved, PeerRefused, PlaneRefused, Rejected, Unauthorized
 from hushwire.ike.informational import disown
@@ -131,6 +132,7 @@ async def respond(sa: "IkeSA", message: Message) -> None:
     octets = signed_octets(agreed.request, agreed.nr, prf, keys.pi, idi.write())
     proof = await prove(entry, auth, octets, prf, keys.pi, sent)
     _keep_apart(sa, proof)
+    make_room(sa, entry, NotifyType.NO_ADDITIONAL_SAS)
     sa.peer = entry
     own = sa.known_as = _asked_for(sa, message, entry) or entry.own_identity or host.settings.identity
     identity = IDr(own.type, own.data)
@@ -146,6 +148,10 @@ async def respond(sa: "IkeSA", message: Message) -> None:
         if any(replaces.data in (other.origin[0], other.succession.instead_of) for other in others):
             # The second: when both ends began at once, the old one may be gone already.
             sa.succession.instead_of = replaces.data
+    sa.authenticate(proof)
+    # Whoever gets our response may send at once, and our answers must not leave in clear: first of all the policies.
+    # Nor may he get what is meant for somebody who was there before (RFC 5660): that ends before his SAs stand.
+    host.outbox.append(report.Proved(sa))
     child: ChildSA | None = None
     failure = ""
     if message.one(SecurityAssociation) is not None:
@@ -159,9 +165,6 @@ async def respond(sa: "IkeSA", message: Message) -> None:
             # RFC 7296 s2.21.2: no Child SA, but the IKE SA stands.
             child, failure = None, str(error)
             payloads.append(Notify(error.notify if isinstance(error, Rejected) else NotifyType.NO_ADDITIONAL_SAS))
-    sa.authenticate(proof)
-    # Whoever gets our response may send at once, and our answers must not leave in clear: first of all the policies.
-    host.outbox.append(report.Proved(sa))
     await Respond(payloads)
     sa.agreed = None
     host.outbox.append(report.Established(sa))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hushwire.events import Count, Counted, Effect, Refused
+from hushwire.events import Count, Counted, CountFlows, Effect, FlowsFound, Refused
 from hushwire.node.capture import LONGEST
 from hushwire.node.peer import HELD_FOR, Peer
 from hushwire.node.peers import Peers
@@ -25,6 +25,8 @@ class Idle:
         self._number = number
         self._emit = emit
         self._counting: dict[int, Peer] = {}
+        self._asking: dict[int, Peer] = {}
+        """Those whose SAs carry nothing: whether there are flows that only pause."""
 
     def used(self, peer: Peer, now: float) -> None:
         """Somebody has to do with it: look again when he may have forgotten."""
@@ -36,7 +38,7 @@ class Idle:
             peer.idle_at = now + life + GRACE
 
     def look(self, peer: Peer, now: Now) -> None:
-        """Its idle_at has come.  Ask how much its SAs carry, or let it go."""
+        """Its idle_at has come.  Ask how much its SAs carry, or whether there are flows, or let it go."""
         names = [name for sa in self._seeking.sas_of(peer) for child in sa.children.values() for name in child.names]
         if names and peer.asleep:
             # They are being deleted.
@@ -46,16 +48,28 @@ class Idle:
             self._counting[number] = peer
             peer.idle_at = now.monotonic + GRACE
             self._emit(Count(number, tuple(names)))
+        elif peer.policies and not peer.asleep:
+            self._ask(peer, now)
         else:
             self._let_go(peer, now)
 
-    def counted(self, event: Counted, now: Now) -> Peer | None:
-        """The peer that has carried nothing since it was last looked at: its SAs can go."""
+    def counted(self, event: Counted, now: Now) -> None:
+        """What has carried nothing since it was last looked at is needed by flows at the most."""
         peer = self._counting.pop(event.request, None)
         if peer is None:
-            return None
+            return
         if event.packets != peer.counted:
             peer.counted = event.packets
+            self.used(peer, now.monotonic)
+        else:
+            self._ask(peer, now)
+
+    def found(self, event: FlowsFound, now: Now) -> Peer | None:
+        """The peer that nobody needs: its SAs can go.  A flow keeps what protects it for its life (RFC 5660 s2)."""
+        peer = self._asking.pop(event.request, None)
+        if peer is None:
+            return None
+        if event.flows:
             self.used(peer, now.monotonic)
             return None
         peer.counted = -1
@@ -64,9 +78,17 @@ class Idle:
         self._peers.touch(peer)
         return peer
 
+    def _ask(self, peer: Peer, now: Now) -> None:
+        number = self._number()
+        self._asking[number] = peer
+        peer.idle_at = now.monotonic + GRACE
+        self._peers.touch(peer)
+        self._emit(CountFlows(number, tuple({selector.remote: None for selector, _ in peer.policies})))
+
     def refused(self, event: Refused) -> None:
         """Nothing is known: it is looked at again."""
         self._counting.pop(event.request, None)
+        self._asking.pop(event.request, None)
 
     def _let_go(self, peer: Peer, now: Now) -> None:
         peer.asleep = True

@@ -32,6 +32,8 @@ class Memory:
     def __init__(self, known: KnownPeers, trusted: TrustStore) -> None:
         self._known = known
         self._trusted = trusted
+        self.lets_change = True
+        """Whether a rule may let a stranger have another key: flows with the one before must not go on (RFC 5660)."""
 
     def has_reached(self, subject: str, require: Assurance, wall: float) -> bool:
         """Whether one has reached a level of late."""
@@ -53,7 +55,7 @@ class Memory:
             return max(trusted, min(peer.rule.require, Assurance.CONTINUOUS))
         if before.fingerprint == key.fingerprint:
             return max(trusted, Assurance.CONTINUOUS)
-        firm = before.level >= Assurance.TRUSTED or peer.rule.require >= Assurance.CONTINUOUS
+        firm = before.level >= Assurance.TRUSTED or peer.rule.require >= Assurance.CONTINUOUS or not self.lets_change
         if before.pinned or (firm and trusted is Assurance.ENCRYPTED):
             raise KeyChanged(before, key.fingerprint)
         return trusted

@@ -12,6 +12,7 @@ from hushwire.events import (
     AddressesChanged,
     Answered,
     Asked,
+    Began,
     Capture,
     Connect,
     Counted,
@@ -20,6 +21,7 @@ from hushwire.events import (
     Effect,
     Event,
     Expire,
+    FlowsFound,
     HostKey,
     Installed,
     KnownForget,
@@ -57,6 +59,7 @@ from hushwire.node.claims import Claims
 from hushwire.node.commands import Commands
 from hushwire.node.idle import Idle
 from hushwire.node.known import KnownPeers
+from hushwire.node.latches import Latches
 from hushwire.node.memory import KeyChanged, Memory
 from hushwire.node.peer import Peer
 from hushwire.node.peers import Blocked, Crowded, Peers, Secrets
@@ -95,11 +98,12 @@ class Node:
         self.ike = Endpoint(settings, entropy, numbers)
         self.peers = Peers(config, secrets, entropy, number, self._needed)
         self._alarms = Alarms(self._deadline_of)
-        self._policies = Policies(self.peers, number, self._emit)
+        self._known = KnownPeers(self._emit)
+        self._latches = Latches(self._known, number, self._emit)
+        self._policies = Policies(self.peers, self._latches, number, self._emit)
         self._seeking = Seeking(self.ike, self.peers)
         self._idle = Idle(self.peers, self._policies, self._seeking, number, self._emit)
         self._asking = Asking(self._emit)
-        self._known = KnownPeers(self._emit)
         self._memory = Memory(self._known, secrets.trusted)
         self._claims = Claims(config.dns.ask, self.peers, self._memory)
         self._parked: list[tuple[Peer, report.AuthorizationWanted]] = []
@@ -134,7 +138,12 @@ class Node:
             case Installed() | Refused():
                 self._installed(event, now)
             case Counted():
-                self._counted(event, now)
+                self._idle.counted(event, now)
+            case FlowsFound():
+                self._flows_found(event, now)
+            case Began(sealed, closes_flows):
+                self._latches.found(sealed)
+                self._memory.lets_change = closes_flows
             case Answered():
                 self._answered(event, now)
             case AddressesChanged(addresses):
@@ -300,6 +309,7 @@ class Node:
         if sa.authenticated is None or not sa.authenticated.entry.btns or entry is None or entry.btns:
             return
         sa.reconsider(entry)
+        self._latch(peer, sa)
         self._memory.met(peer, sa.authenticated, now.wall)
         self._tell("peer.raised", sa, ("level", str(telling.level(sa))))
 
@@ -321,11 +331,13 @@ class Node:
             self._notice("refused", ("reason", event.reason), grave=True)
             self._commands.refused(event)
             self._idle.refused(event)
+            self._latches.refused(event.request)
         self._policies.answered(event)
         self.ike.installed(event, now)
 
-    def _counted(self, event: Counted, now: Now) -> None:
-        for sa in self._seeking.sas_of(peer) if (peer := self._idle.counted(event, now)) is not None else ():
+    def _flows_found(self, event: FlowsFound, now: Now) -> None:
+        self._latches.closed(event)
+        for sa in self._seeking.sas_of(peer) if (peer := self._idle.found(event, now)) is not None else ():
             self.ike.delete(sa, now)
 
     # --- packets and peers ---
@@ -454,6 +466,13 @@ class Node:
             for place in peer.forget_places(stands, now.monotonic):
                 self._policies.leave(peer, place)
             self._policies.sync(peer, now)
+        self._latch(peer, sa)
+
+    def _latch(self, peer: Peer, sa: IkeSA) -> None:
+        """Flows with whoever was there before do not go on with this one."""
+        if sa.authenticated is not None:
+            where = sa.remote.address
+            self._latches.proved(peer.name, self._policies.remotes(peer, where), where, sa.authenticated)
 
     def _established(self, sa: IkeSA, now: Now) -> None:
         """What the DNS said when it began may have been taken back meanwhile."""

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 
 from hushwire.events import DeletePolicy, Effect, Installed, InstallPolicy, Notice, Refused
+from hushwire.node.latches import Latches
 from hushwire.node.peer import SHUNT_LIFE, Peer
 from hushwire.node.peers import Peers
 from hushwire.policy.sad import Direction
 from hushwire.policy.selector import Selector
+from hushwire.policy.spd import Action
 from hushwire.timers import NEVER, Now
-from hushwire.wire.address import IPAddress, host_network
+from hushwire.wire.address import IPAddress, IPNetwork, host_network
 
 REFRESH = SHUNT_LIFE / 2
 """Seconds after which a plane is told again of what would otherwise end by itself."""
@@ -19,8 +21,11 @@ Key = tuple[Selector, Direction]
 class Policies:
     """What was asked of the plane, and what is to be asked."""
 
-    def __init__(self, peers: Peers, number: Callable[[], int], emit: Callable[[Effect], None]) -> None:
+    def __init__(
+        self, peers: Peers, latches: Latches, number: Callable[[], int], emit: Callable[[Effect], None]
+    ) -> None:
         self._peers = peers
+        self._latches = latches
         self._number = number
         self._emit = emit
         self._asked: dict[int, tuple[Peer, Key]] = {}
@@ -41,6 +46,8 @@ class Policies:
         fresh = now.monotonic >= peer.refresh_at
         for key, policy in desired.items():
             if (peer.policies.get(key) != policy or (policy.lifetime and fresh)) and self._may_have(peer, key):
+                if policy.action is Action.CLEAR:
+                    self._latches.loosened(policy.selector.remote)
                 number = self._number()
                 self._emit(InstallPolicy(number, policy))
                 self._asked[number] = peer, key
@@ -75,6 +82,16 @@ class Policies:
         """The peer is there no more, for so long that it will not be taken for it."""
         self._delete(peer, [key for key in peer.policies if key[0].remote == host_network(place)])
 
+    def remotes(self, peer: Peer, where: IPAddress) -> tuple[IPNetwork, ...]:
+        """What programs reach by its policies, when it speaks from an address; in a tunnel, all that is behind it."""
+        tunnelled = peer.gateway is not None or bool(peer.rule.remote_networks)
+        found = {
+            policy.selector.remote: None
+            for key, policy in peer.policies.items()
+            if tunnelled or where == policy.real or policy.selector.remote == host_network(where)
+        }
+        return tuple(found)
+
     def pending(self, peer: Peer) -> bool:
         """Whether a policy of the peer's has been asked for and not been confirmed."""
         return self._pending.get(peer.reqid, 0) > 0
@@ -98,6 +115,7 @@ class Policies:
 
     def _delete(self, peer: Peer, keys: list[Key]) -> None:
         for key in keys:
+            self._latches.loosened(key[0].remote)
             self._emit(DeletePolicy(*key))
             del peer.policies[key]
             del self._holders[key]

@@ -17,13 +17,16 @@ from hushwire.esp.plane import Bypass, Cause, Deliver, Output, Plane, Request, T
 from hushwire.events import (
     AddressesChanged,
     Asked,
+    CloseFlows,
     Count,
+    CountFlows,
     Datagram,
     DeletePolicy,
     DeleteSA,
     Effect,
     Event,
     Expire,
+    FlowsFound,
     HostKey,
     InstallPolicy,
     InstallSA,
@@ -196,6 +199,9 @@ class Host:
                 self.later(0.01 + 10 * self._inside(), lambda: self.tell(self.world.zone.answer(effect)))
             case InstallSA() | DeleteSA() | InstallPolicy() | DeletePolicy() | Count():
                 self._channel("to", lambda: self._request(effect))
+            case CloseFlows(request) | CountFlows(request):
+                # Nobody here is a program with a connection.
+                self._channel("to", lambda: self._channel("from", lambda: self.tell(FlowsFound(request, 0))))
             case Release(request):
                 self._askers.pop(request)(effect)
             case Notice():
