@@ -50,6 +50,8 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     [
         ({"command": "status"}, Status(7)),
         ({"command": "connect", "name": "Bob.Example."}, Connect(7, "bob.example")),
+        ({"command": "connect", "name": "192.0.2.2"}, Connect(7, "192.0.2.2")),
+        ({"command": "connect", "name": "2001:DB8:0::2"}, Connect(7, "2001:db8::2")),
         ({"command": "disconnect", "name": "192.0.2.2"}, Disconnect(7, "192.0.2.2")),
         ({"command": "rekey", "name": "bob.example", "ike": True}, Rekey(7, "bob.example", True)),
         ({"command": "why", "subject": "192.0.2.2"}, Why(7, "192.0.2.2")),
@@ -75,6 +77,7 @@ def test_commands(daemon: Daemon, asked: dict[str, Any], command: Command) -> No
         b"{", b"null", b"[]", b'"status"', b"\xff\xfe", b'{"command": "reboot"}', b'{"command": "connect"}',
         b'{"command": "why"}', b'{"command": "why", "subject": 1}', b'{"command": "capture", "name": "a b"}',
         b'{"command": "connect", "name": 5}', b'{"command": "connect", "name": "a b"}',
+        b'{"command": "connect", "name": "192.0.2.0/24"}', b'{"command": "connect", "name": "192.0.2.256"}',
         b'{"command": "rekey", "name": "x", "ike": "yes"}', b"[" * LARGEST, b"1" * LARGEST,
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hushwire.config import PlaneChoice, Rule, Start
+from hushwire.config import Group, PlaneChoice, Rule, Start
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
 from hushwire.events import (
@@ -193,6 +193,35 @@ def test_connect_what_is_no_name(net: Any, name: str) -> None:
     reply = net.ask(net.hosts["alice"], Connect, name)
     assert reply is not None
     assert not reply.ok
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("192.0.2.9", "192.0.2.9: no rule protects it"),
+        ("2001:DB8:0::9", "2001:db8::9: no rule protects it"),
+        ("198.51.100.7", "198.51.100.7: no rule protects it"),
+        ("203.0.113.7", "203.0.113.7: a rule blocks it"),
+        ("192.0.2.1", "192.0.2.1 cannot be a peer's: this host"),
+        ("0.0.0.0", "0.0.0.0 cannot be a peer's: unspecified"),
+        ("fe80::1%eth0", "fe80::1%eth0 cannot be a peer's: link-local"),
+        (
+            "192.0.2.0/24",
+            "'192.0.2.0/24' is no host name: a label may hold letters, digits, hyphens within, and underscores",
+        ),
+    ],
+)
+def test_connect_an_address_that_no_rule_protects(make_net: Any, address: str, said: str) -> None:
+    net = make_net()
+    rules = (
+        Rule(ip_network("198.51.100.0/24"), Assurance.CLEAR),
+        Rule(ip_network("203.0.113.0/24"), group=Group.BLOCK),
+    )
+    alice = net.host("alice", named("bob"), *rules)
+    net.start()
+    reply = net.ask(alice, Connect, address)
+    assert (reply.ok, reply.text) == (False, said)
+    assert not alice.node.ike.sas
 
 
 @pytest.mark.parametrize("outcome", [Outcome.DENIED, Outcome.INSECURE, Outcome.ERROR])

@@ -9,6 +9,7 @@ from hushwire.config import Rule
 from hushwire.events import (
     Acquire,
     AddressesChanged,
+    Connect,
     Forget,
     KnownForget,
     KnownPin,
@@ -59,6 +60,59 @@ def test_nobody_there(make_net: Any, rule: Rule) -> None:
     alice = net.host("alice", rule)
     net.start()
     assert net.fate(alice, BOB, patience=60) is (rule.below if rule.below is Action.CLEAR else Action.BLOCK)
+
+
+@pytest.mark.parametrize("rule", [ANYBODY, PERHAPS])
+def test_an_administrator_connects_to_an_address(make_net: Any, rule: Rule) -> None:
+    """`hushwire connect ADDRESS`, before there is a packet for it; and again."""
+    net = make_net()
+    alice, bob = met(net, rule, rule)
+    reply = net.ask(alice, Connect, str(BOB))
+    assert reply.ok, reply.text
+    assert reply.text.startswith("192.0.2.2 at 192.0.2.2 is encrypted, ")
+    assert net.packet(alice, BOB) is net.packet(bob, ALICE) is Action.PROTECT
+    assert net.ask(alice, Connect, str(BOB)).text == "192.0.2.2 is connected already"
+    assert len(alice.node.ike.sas) == 1
+
+
+@pytest.mark.parametrize("rule", [ANYBODY, PERHAPS])
+def test_an_administrator_connects_where_nobody_is(make_net: Any, rule: Rule) -> None:
+    """He is told so, and the rule's word counts as before."""
+    net = make_net()
+    alice = net.host("alice", rule)
+    net.start()
+    assert net.ask(alice, Connect, str(BOB)) is None
+    assert net.packet(alice, BOB) is Action.BLOCK
+    net.wait(40)
+    (reply,) = alice.replies.values()
+    assert not reply.ok
+    assert "no answer" in reply.text
+    assert net.fate(alice, BOB, patience=30) is rule.below
+
+
+def test_an_administrator_connects_where_a_name_is(make_net: Any) -> None:
+    """Whoever has the policy there is meant, by whatever name: a stranger at that address is nobody's wish."""
+    net = make_net()
+    alice = net.host("alice", ANYBODY, named("bob"))
+    net.host("bob", named("alice"))
+    net.start()
+    reply = net.ask(alice, Connect, str(BOB))
+    assert reply.ok, reply.text
+    assert reply.text.startswith("bob.example at 192.0.2.2 is named, ")
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_an_administrator_connects_to_who_was_met_protected(make_net: Any, forgotten: bool) -> None:
+    """That nobody answers him is no reason to go in clear with who is remembered."""
+    net = make_net()
+    alice, _ = met(net, PERHAPS, PERHAPS)
+    assert net.fate(alice, BOB) is Action.PROTECT
+    net.hosts["bob"].addresses = ()
+    alice = again(net, "alice", PERHAPS)
+    if forgotten:
+        assert net.ask(alice, KnownForget, str(BOB)).ok
+    net.ask(alice, Connect, str(BOB))
+    assert net.fate(alice, BOB, patience=60) is (Action.CLEAR if forgotten else Action.BLOCK)
 
 
 def test_who_has_a_key_in_the_reverse_zone_has_to_prove_that(make_net: Any) -> None:

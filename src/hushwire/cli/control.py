@@ -35,7 +35,7 @@ def status(control: Path, as_json: bool) -> None:
 @click.argument("name")
 @CONTROL
 def connect(name: str, control: Path) -> None:
-    """Look NAME up, set its policy, and make an SA now."""
+    """Look NAME up, or an address that a rule protects, set its policy, and make an SA now."""
     click.echo(command_to(control, {"command": "connect", "name": name})["text"])
 
 

@@ -129,7 +129,7 @@ def _read(octets: bytes, number: int) -> Command:
         case {"command": "status"}:
             return Status(number)
         case {"command": "connect", "name": str(name)}:
-            return Connect(number, host_name(name))
+            return Connect(number, subject_of(name))
         case {"command": "disconnect", "name": str(name)}:
             return Disconnect(number, name)
         case {"command": "rekey", "name": str(name), "ike": bool(ike)}:

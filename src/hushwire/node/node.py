@@ -50,7 +50,6 @@ from hushwire.ike.settings import Settings
 from hushwire.ike.state import State
 from hushwire.names.binding import Binding, Unbound
 from hushwire.names.lookup import Change
-from hushwire.names.name import BadName, host_name
 from hushwire.names.synthetic import PoolEmpty
 from hushwire.node import acquaintance, telling
 from hushwire.node.alarms import Alarms
@@ -58,7 +57,7 @@ from hushwire.node.asking import ASK_AGAIN, Asking
 from hushwire.node.claims import Claims
 from hushwire.node.commands import Commands
 from hushwire.node.idle import Idle
-from hushwire.node.known import KnownPeers
+from hushwire.node.known import KnownPeers, subject_of
 from hushwire.node.latches import Latches
 from hushwire.node.memory import KeyChanged, Memory
 from hushwire.node.peer import Peer
@@ -516,17 +515,16 @@ class Node:
 
     def _connect(self, request: int, name: str, now: Now) -> None:
         try:
-            peer = self.peers.by_name(name.rstrip(".").lower())
-            if peer is None or (peer.born and peer.rule.name is not None):
-                peer = self.peers.called(host_name(name))
-        except (BadName, Crowded, Blocked) as error:
+            peer = self.peers.called(subject_of(name))
+        except (ValueError, Crowded, Blocked) as error:
             self._effects.append(Reply(request, False, str(error)))
             return
+        self._memory.recall(peer, now.wall)
         self._idle.used(peer, now.monotonic)
         self._policies.sync(peer, now)
         peer.connects.append(request)
         peer.not_before = 0.0
-        if peer.lookup is not None and peer.lookup.binding is None:
+        if peer.lookup is not None and peer.lookup.binding is None and not self._seeking.serves(peer):
             self._asking.look_up(peer, now)
         else:
             self._start(peer, now)

@@ -2,11 +2,14 @@
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from hushwire.config import Addressing, Config, Rule
 from hushwire.crypto.keys import PublicKey
 from hushwire.entropy import Entropy
+from hushwire.names.binding import why_not_a_peer
 from hushwire.names.lookup import AddressLookup, NameLookup
 from hushwire.names.synthetic import SyntheticAddresses
 from hushwire.node.peer import Peer
@@ -46,7 +49,7 @@ class Crowded(Exception):
 
 
 class Blocked(Exception):
-    """A rule lets nothing through."""
+    """No rule lets anything be protected there."""
 
 
 class Peers:
@@ -129,7 +132,7 @@ class Peers:
                 return peer
         return None
 
-    def holding(self, address: IPAddress, but: Peer) -> Peer | None:
+    def holding(self, address: IPAddress, but: Peer | None = None) -> Peer | None:
         """Which peer, `but` apart, has a policy that protects packets to this one address."""
         for peer in self.about(address):
             if peer is not but and any(
@@ -184,7 +187,10 @@ class Peers:
         return next(filter(None, (self.holding(address, peer) for address in peer.addresses)), None)
 
     def called(self, name: str) -> Peer:
-        """The peer of a name, whom `hushwire connect` may name without a rule.  Raises Crowded, Blocked."""
+        """The peer of a name or an address, whom `hushwire connect` names.  Raises Crowded, Blocked."""
+        with suppress(ValueError):
+            return self._called_at(ip_address(name))
+        # What proves a name is in the DNS: it needs no rule.
         rules = self.rulebook.for_name(name)
         if rules is not None and refuses(rules):
             raise Blocked(f"{name}: a rule blocks it")
@@ -193,6 +199,17 @@ class Peers:
             # An administrator's own word, from now on: it has policies where it is, and stays.
             peer.born, peer.idle_at = False, NEVER
             self._born -= 1
+        return peer
+
+    def _called_at(self, address: IPAddress) -> Peer:
+        if (reason := why_not_a_peer(address, self.own)) is not None:
+            raise Blocked(f"{address} cannot be a peer's: {reason}")
+        # Whoever has the policy there is meant, by whatever name.
+        peer = self._found(self.holding(address)) or self.of_address(address)
+        if peer is None:
+            rules = self.rulebook.for_address(address)
+            wants = "a rule blocks it" if rules is not None and refuses(rules) else "no rule protects it"
+            raise Blocked(f"{address}: {wants}")
         return peer
 
     def of_name(self, name: str, rules: Rules) -> Peer:
