@@ -166,6 +166,8 @@ async def _respond_child(sa: "IkeSA", message: Message) -> None:
     nonce, ke = message.one(Nonce), message.one(KeyExchange)
     if nonce is None:
         raise Rejected(NotifyType.INVALID_SYNTAX, "CREATE_CHILD_SA without nonce")
+    if replaced is not None:
+        sa.succession.pace.count(host.now.monotonic)
     nr = host.new_nonce()
     hint = ke.group if ke is not None else None
     nonces = (nonce.data, nr)

@@ -10,6 +10,7 @@ from hushwire.crypto.kex import BadKeyExchange, generate
 from hushwire.crypto.prf import rekeyed_ike_keys
 from hushwire.crypto.secret import Secret
 from hushwire.crypto.suite import IkeSuite
+from hushwire.ike.allowance import make_room
 from hushwire.ike.errors import PeerMisbehaved, PeerRefused, Rejected
 from hushwire.ike.informational import delete_ike, error_notify
 from hushwire.ike.proposals import accepted_ike, choose_ike, ike_proposals
@@ -93,6 +94,9 @@ async def respond(sa: "IkeSA", message: Message) -> None:
     if sa.children.busy:
         # RFC 7296 s2.25.2: a Child SA of ours is in flight.
         raise Rejected(NotifyType.TEMPORARY_FAILURE, "a Child SA is being changed")
+    assert sa.authenticated is not None
+    make_room(sa, sa.authenticated.entry, NotifyType.TEMPORARY_FAILURE)
+    sa.succession.pace.count(host.now.monotonic)
     offer, nonce, ke = message.one(SecurityAssociation), message.one(Nonce), message.one(KeyExchange)
     if offer is None or nonce is None or ke is None or sa.successor is not None:
         raise Rejected(NotifyType.INVALID_SYNTAX, "rekey of the IKE SA without SA, nonce or KE, or a second one")

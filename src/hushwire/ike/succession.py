@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from hushwire.ike.allowance import Pace
 from hushwire.ike.state import State
 from hushwire.timers import NEVER
 
@@ -22,10 +23,12 @@ class Succession:
         """When we ceased to send through its children, since another serves all that they do."""
         self.attempts = 0
         """To have it replaced, or to complete it."""
+        self.pace = Pace(sa.host.now.monotonic)
+        """Of the rekeys that the peer asks for."""
 
     def inherit(self, old: "Succession") -> None:
         """The IKE SA is a rekey of that one's, and has its place."""
-        self.instead_of, self.attempts = old.instead_of, old.attempts
+        self.instead_of, self.attempts, self.pace = old.instead_of, old.attempts, old.pace
 
     def is_over(self, other: "IkeSA") -> bool:
         """Whether it was made to replace another, or the same as that one and is the one of the two that stays."""
