@@ -11,9 +11,8 @@ import pytest
 
 from hushwire.config import parse
 from hushwire.daemon import planes
-from hushwire.daemon.barrier import ICMPV6, NEIGHBOUR_DISCOVERY
-from hushwire.daemon.planes import base_policies
 from hushwire.lab.namespaces import Host, Topology, end
+from hushwire.node.base import ICMPV6, NEIGHBOUR_DISCOVERY, base_policies
 from hushwire.node.scope import PROTECT_PRIORITY, narrowness
 from hushwire.policy.sad import Direction
 from hushwire.policy.selector import Selector

@@ -23,6 +23,7 @@ from hushwire.linux.route import Routes
 from hushwire.linux.sockets import NAT_T_PORT, UdpSocket, raw_socket, shared_nat_t
 from hushwire.linux.tun import Tun
 from hushwire.linux.xfrm import Xfrm
+from hushwire.node.base import base_policies
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.spd import Action, Policy
 from hushwire.wire.address import Endpoint
@@ -80,7 +81,7 @@ def main(kind: str, descriptor: int, servers: list[str]) -> None:
     planes.SOFT_SECONDS = barrier.SOFT_SECONDS = 6
     planes.SOFT_AGAIN = 1.0
     plane, lay = kernel_plane() if kind == "kernel" else userspace_plane()
-    for policy in planes.base_policies(config(servers)):
+    for policy in base_policies(config(servers)):
         lay(policy)
     channel = Channel(socket.socket(fileno=descriptor), EFFECTS)
     poll = selectors.DefaultSelector()

@@ -23,6 +23,7 @@ from hushwire.lab.namespaces import Host, Topology
 from hushwire.lab.stage import UDP_ECHO
 from hushwire.linux.xfrm import Xfrm
 from hushwire.names.synthetic import POOLS
+from hushwire.node.base import base_policies
 from hushwire.node.scope import REQID_BASE
 from hushwire.policy.sad import SA, Direction, EspSuite, Lifetime, Mode, SAName
 from hushwire.policy.selector import Selector
@@ -136,7 +137,7 @@ def lay_base() -> None:
     """Neighbour discovery, and the block of the pools."""
     rules = (Rule("*", addressing=Addressing.SYNTHETIC),)
     with Xfrm() as xfrm:
-        for policy in planes.base_policies(Config(LabHost("lab.example"), rules=rules)):
+        for policy in base_policies(Config(LabHost("lab.example"), rules=rules)):
             xfrm.install_policy(policy)
 
 

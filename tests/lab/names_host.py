@@ -13,6 +13,7 @@ from hushwire.daemon import planes
 from hushwire.daemon.synthetic import Names
 from hushwire.events import Acquire, DeletePolicy, Installed, InstallPolicy
 from hushwire.linux.xfrm import Xfrm
+from hushwire.node.base import base_policies
 from hushwire.node.scope import REQID_BASE
 from hushwire.policy.sad import Direction
 from hushwire.policy.selector import Selector
@@ -23,9 +24,7 @@ def main(local: str, real: str, *made: str) -> None:
     Path("/proc/sys/net/core/xfrm_larval_drop").write_text("0")
     names = Names(planes.TUN_MTU, ())
     with Xfrm() as xfrm:
-        for policy in planes.base_policies(
-            Config(Host("a.example"), rules=(Rule("*", addressing=Addressing.SYNTHETIC),))
-        ):
+        for policy in base_policies(Config(Host("a.example"), rules=(Rule("*", addressing=Addressing.SYNTHETIC),))):
             xfrm.install_policy(policy)
     plane = planes.KernelPlane(planes.Passing(), names)
     for number, address in enumerate(made, 1):

@@ -17,11 +17,11 @@ import pytest
 from hushwire.config import Group, Rule, parse
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
-from hushwire.daemon.planes import base_policies
 from hushwire.events import Outcome, Verdict
 from hushwire.names import binding, reverse
 from hushwire.names.ipseckey import IPSECKEY
 from hushwire.names.tlsa import TLSA
+from hushwire.node.base import base_policies
 from hushwire.node.peer import Peer
 from hushwire.policy.spd import Action
 

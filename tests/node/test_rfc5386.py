@@ -8,8 +8,8 @@ import pytest
 
 from hushwire.config import Rule, Start
 from hushwire.crypto.keys import KeyKind, PrivateKey
-from hushwire.daemon.planes import base_policies
 from hushwire.events import AddressesChanged
+from hushwire.node.base import base_policies
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import PUBLICKEY, Identity
 from hushwire.policy.sad import Direction, Mode

@@ -8,10 +8,10 @@ import pytest
 from hushwire.config import Rule, parse
 from hushwire.crypto.keys import PrivateKey
 from hushwire.crypto.secret import Secret
-from hushwire.daemon.planes import base_policies
 from hushwire.events import Acquire, AddressesChanged, InstallPolicy, Outcome
 from hushwire.node import peer as peer_module
 from hushwire.node import peers as peers_module
+from hushwire.node.base import base_policies
 from hushwire.node.capture import LONGEST
 from hushwire.node.idle import GRACE
 from hushwire.node.peer import FALL_AFTER, SHUNT_LIFE, Peer

@@ -13,6 +13,7 @@ from hushwire.linux.route import Route, Routes
 from hushwire.linux.route import Rule as RoutingRule
 from hushwire.linux.tun import Tun, exempt_ipv4
 from hushwire.linux.xfrm import Xfrm
+from hushwire.node.base import ICMPV6, NEIGHBOUR_DISCOVERY
 from hushwire.policy.sad import Direction
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Action, Policy
@@ -32,9 +33,6 @@ PAST_PRIORITY = RULE_PRIORITY + 1
 """Of a rule behind them all that does nothing."""
 LAST_METRIC = 1 << 20
 """Behind every route into the TUN."""
-NEIGHBOUR_DISCOVERY = range(133, 138)
-"""ICMPv6 types without which no IPv6 host is reached at all (RFC 4861 s4); ESP could not carry them (RFC 4301 s5)."""
-ICMPV6 = 58
 SOFT_SECONDS = 120
 """For how long a soft policy stays after the last word of ours."""
 

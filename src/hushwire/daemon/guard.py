@@ -12,6 +12,7 @@ from hushwire.crypto.suite import can_encrypt, encr_key_length, integ_key_length
 from hushwire.events import CloseFlows, Count, CountFlows, DeletePolicy, DeleteSA, InstallPolicy, InstallSA
 from hushwire.names.binding import why_not_a_peer
 from hushwire.names.synthetic import is_synthetic
+from hushwire.node.base import places
 from hushwire.node.rulebook import Rulebook, Rules, permits_clear
 from hushwire.node.scope import PROTECT_PRIORITY, REQID_BASE, narrowness
 from hushwire.policy.assurance import Assurance
@@ -321,10 +322,3 @@ def _one_family(selector: Selector) -> bool:
 def _prefix(rule: Rule) -> IPNetwork | None:
     """What a rule about all addresses of a prefix traps."""
     return rule.peer if rule.many and not isinstance(rule.peer, str) else None
-
-
-def places(rule: Rule) -> tuple[IPNetwork, ...]:
-    """Where the configuration says that a peer is, or many are; nothing of one that the DNS tells of."""
-    if rule.address is not None:
-        return (host_network(rule.address),)
-    return () if isinstance(rule.peer, str) else (rule.peer,)

@@ -43,6 +43,7 @@ from hushwire.linux.sockets import UdpSocket, raw_socket, shared_nat_t
 from hushwire.linux.tun import Tun
 from hushwire.linux.xfrm import Xfrm
 from hushwire.node import Node, Secrets
+from hushwire.node.base import base_policies
 from hushwire.node.rulebook import Rulebook
 from hushwire.node.scope import REQID_BASE
 from hushwire.policy.trust import TrustStore
@@ -155,7 +156,7 @@ class Parent:
                     self._guard.adopt(policy)
                 for name in planes.found_sas(xfrm):
                     xfrm.delete_sa(name)
-                for policy in planes.base_policies(self._config):
+                for policy in base_policies(self._config):
                     if self._open.barrier is not None:
                         self._open.barrier.lay(policy)
                     else:
