@@ -8,6 +8,7 @@ types, so that the channel between processes, the flight recorder and the fuzzer
 from dataclasses import dataclass
 from enum import Enum
 
+from hushwire.policy.assurance import Assurance
 from hushwire.policy.known import Known
 from hushwire.policy.sad import SA, Direction, SAName
 from hushwire.policy.selector import Flow, Selector
@@ -271,6 +272,18 @@ class KnownForget:
 
 
 @dataclass(frozen=True, slots=True)
+class Whois:
+    """A program's question (`hushwire.peer`, `hushwire.require`, `hushwire whois`): who is at a flow's other end?"""
+
+    request: int
+    flow: Flow
+    require: Assurance = Assurance.CLEAR
+    """The Reply is ok if there is at least that."""
+    patience: float = 0.0
+    """Seconds that the program waits for what it requires."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """The daemon is to end: tell the peers.  Policies stay (DESIGN.md law 1)."""
 
@@ -278,7 +291,7 @@ class Stop:
 Event = (
     Timeout | Datagram | Acquire | Expire | Mapping | Installed | Refused | Signed | Answered | AddressesChanged
     | Asked | HostKey | Counted | FlowsFound | Began
-    | Connect | Disconnect | Rekey | Status | Why | Capture | SwitchKey | Stop
+    | Connect | Disconnect | Rekey | Status | Why | Whois | Capture | SwitchKey | Stop
     | Recalled | KnownList | KnownShow | KnownPin | KnownForget
 )  # fmt: skip
 

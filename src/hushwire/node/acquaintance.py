@@ -43,7 +43,7 @@ def changed(before: Known, fingerprint: bytes | None) -> Notice:
         ("subject", before.subject),
         ("proves", fingerprint_text(fingerprint) if fingerprint is not None else "nothing"),
         ("known", fingerprint_text(before.fingerprint)),
-        ("since", _day(before.first)),
+        ("since", day(before.first)),
         ("times", before.times),
         ("pinned", "yes" if before.pinned else ""),
         ("do", "see hushwire known show"),
@@ -80,6 +80,11 @@ def record(known: Known) -> dict[str, str | float | bool]:
     }
 
 
+def day(wall: float) -> str:
+    """The date of a wall-clock time, for people."""
+    return datetime.fromtimestamp(wall, UTC).date().isoformat()
+
+
 def _pin(request: int, subject: str, fingerprint: bytes, known: KnownPeers, now: Now) -> Reply:
     before = known.of(subject)
     if not fingerprint and before is None:
@@ -97,10 +102,6 @@ def _acquaintance(known: Known) -> str:
     """A key and how well it is known, in words."""
     key = fingerprint_text(known.fingerprint)
     if not known.times:
-        return f"{key}, pinned {_day(known.first)} and never met"
+        return f"{key}, pinned {day(known.first)} and never met"
     often = "once" if known.times == 1 else f"{known.times} times"
-    return f"{key}, met {often} since {_day(known.first)}{' and pinned' if known.pinned else ''}"
-
-
-def _day(wall: float) -> str:
-    return datetime.fromtimestamp(wall, UTC).date().isoformat()
+    return f"{key}, met {often} since {day(known.first)}{' and pinned' if known.pinned else ''}"

@@ -40,6 +40,7 @@ from hushwire.events import (
     Stop,
     SwitchKey,
     Timeout,
+    Whois,
     Why,
 )  # fmt: skip
 from hushwire.ike import report
@@ -54,6 +55,7 @@ from hushwire.names.synthetic import PoolEmpty
 from hushwire.node import acquaintance, telling
 from hushwire.node.alarms import Alarms
 from hushwire.node.asking import ASK_AGAIN, Asking
+from hushwire.node.base import base_policies
 from hushwire.node.claims import Claims
 from hushwire.node.commands import Commands
 from hushwire.node.idle import Idle
@@ -66,6 +68,7 @@ from hushwire.node.policies import Policies
 from hushwire.node.programs import Programs
 from hushwire.node.rulebook import permits_clear
 from hushwire.node.seeking import Seeking
+from hushwire.node.whois import Answers
 from hushwire.policy.pad import Identity
 from hushwire.timers import NEVER, Now
 from hushwire.wire.address import IPAddress
@@ -112,6 +115,10 @@ class Node:
             self._keep_current, self._emit,
         )  # fmt: skip
         self._commands = Commands(config.host.name, plane, self.ike, self.peers, self._seeking, number, self._emit)
+        self._answers = Answers(
+            base_policies(config), self.peers, self._policies, self._seeking, self._known, secrets.trusted,
+            self._acquire, self._emit,
+        )  # fmt: skip
         self._begun = False
 
     # --- the way in ---
@@ -153,6 +160,8 @@ class Node:
                 self._connect(request, name, now)
             case Disconnect() | Rekey() | SwitchKey() | Status() | Why():
                 self._commands.perform(event, now)
+            case Whois():
+                self._answers.asked(event, now)
             case HostKey():
                 self._commands.switch_key(event, now)
             case Recalled(known):
@@ -164,6 +173,7 @@ class Node:
         self._listen(now)
         for peer in [peer for peer in self.peers.touched if self._programs.waits_for(peer)]:
             self._programs.answer(peer, now)
+        self._answers.look(self.peers.touched, now)
         self._set_alarms()
         effects, self._effects = self._effects, []
         return effects
@@ -173,7 +183,7 @@ class Node:
         if not self._begun:
             return 0.0
         self._set_alarms()
-        return min(self.ike.deadline(), self._alarms.next())
+        return min(self.ike.deadline(), self._alarms.next(), self._answers.deadline())
 
     def _set_alarms(self) -> None:
         self._alarms.touch(self.peers.touched)

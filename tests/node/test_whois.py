@@ -1,0 +1,383 @@
+"""The application's question at a Node (RFC 5387 s3.2, RFC 5660 s2.3): the answer is what its packets meet."""
+
+import json
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+
+from hushwire.config import Addressing, Anonymous, Group, Rule, Start
+from hushwire.crypto.channel_binding import channel_binding
+from hushwire.events import KnownPin, Rekey, Whois
+from hushwire.names.reverse import reverse_name
+from hushwire.node.policies import Policies
+from hushwire.policy.assurance import Assurance
+from hushwire.policy.pad import fingerprint_text
+from hushwire.policy.selector import Flow
+from hushwire.policy.spd import Action
+from hushwire.policy.trust import Trusted, TrustStore
+
+from .conftest import ADDRESS, KEY, named
+
+ALICE, BOB, EVE = ADDRESS["alice"], ADDRESS["bob"], ADDRESS["eve"]
+ALL = ip_network("192.0.2.0/24")
+TCP = 6
+ANYBODY = Rule(ALL, Assurance.ENCRYPTED, Action.BLOCK)
+PERHAPS = Rule(ALL, Assurance.ENCRYPTED, Action.CLEAR)
+BINDING = channel_binding(KEY["alice"].public, KEY["bob"].public).hex()
+
+
+def strangers(make_net: Any, rule: Rule = ANYBODY, **more: Any) -> Any:
+    net = make_net()
+    net.host("alice", rule, **more)
+    net.host("bob", rule)
+    net.start()
+    return net
+
+
+def flow(remote: Any = BOB, port: int = 25, local: Any = ALICE) -> Flow:
+    return Flow(local, remote, TCP, 40_000, port)
+
+
+def ask(net: Any, name: str, about: Flow, *require: Any) -> tuple[Any, dict[str, Any]]:
+    """The Reply and what is in it."""
+    reply = net.ask(net.hosts[name], Whois, about, *require)
+    assert reply is not None
+    return reply, json.loads(reply.body)
+
+
+def wait_for(net: Any, name: str, about: Flow, require: Assurance, patience: float = 10.0) -> Any:
+    """The Reply to who requires more than there may be, and the seconds until it came."""
+    host = net.hosts[name]
+    reply, began = net.ask(host, Whois, about, require, patience), net.now.monotonic
+    number = net.requests
+    for _ in range(int(patience * 10) + 1):
+        if reply is not None:
+            break
+        net.wait(0.1)
+        reply = host.replies.get(number)
+    return reply, net.now.monotonic - began
+
+
+# --- What is told -----------------------------------------------------------------------------------------------------
+
+
+def test_who_has_a_name(net: Any) -> None:
+    assert net.fate(net.hosts["alice"], BOB) is Action.PROTECT
+    net.wait(5)
+    reply, told = ask(net, "alice", flow())
+    assert reply.ok
+    assert reply.text == "named: DNSSEC says that the key is of bob.example"
+    assert told | {"ike_suite": "", "esp_suite": "", "established": 0} == {
+        "level": "named", "how": "DNSSEC says that the key is of bob.example", "peer": "bob.example",
+        "identity": "bob.example", "key": fingerprint_text(KEY["bob"].public.fingerprint), "since": None, "met": 0,
+        "established": 0, "ike_suite": "", "esp_suite": "", "mode": "transport", "binding": BINDING,
+    }  # fmt: skip
+    assert told["established"] >= 5
+    assert "AES_GCM" in told["esp_suite"]
+    assert "CURVE25519" in told["ike_suite"]
+
+
+def test_a_stranger_and_the_same_stranger_again(make_net: Any) -> None:
+    net = strangers(make_net)
+    alice = net.hosts["alice"]
+    assert net.fate(alice, BOB) is Action.PROTECT
+    met = net.now.wall
+    _, told = ask(net, "alice", flow())
+    assert (told["level"], told["met"]) == ("encrypted", 1)
+    assert told["identity"] == told["key"] == fingerprint_text(KEY["bob"].public.fingerprint)
+    assert told["how"].startswith("first contact")
+    assert abs(told["since"] - met) < 10
+    net.wait(3600)
+    for sa in list(alice.node.ike.sas):
+        alice.node.ike.delete(sa, net.now)
+    net.wait(5)
+    assert net.fate(alice, BOB) is Action.PROTECT
+    _, told = ask(net, "alice", flow())
+    assert (told["level"], told["met"]) == ("continuous", 2)
+    assert told["how"].startswith("the same key since 2027-01-15, met 2 times")
+    # Flows of the same peer that began when nothing was known of it are with the same party.
+    assert told["binding"] == BINDING
+
+
+def test_who_is_trusted(make_net: Any) -> None:
+    store = TrustStore([Trusted(KEY["bob"].public.fingerprint, "the other office")])
+    net = strangers(make_net, trusted=store)
+    assert net.fate(net.hosts["alice"], BOB) is Action.PROTECT
+    _, told = ask(net, "alice", flow())
+    assert (told["level"], told["how"]) == ("trusted", "its key is in the trust store as the other office")
+    # At the other end nothing is known of who trusts.
+    _, told = ask(net, "bob", flow(ALICE, local=BOB))
+    assert told["level"] == "encrypted"
+
+
+def test_who_is_pinned_in_the_configuration(make_net: Any) -> None:
+    net = make_net()
+    net.host("alice", Rule("bob.example", Assurance.TRUSTED, key="bob.pem", address=BOB),
+             pinned={"bob.example": KEY["bob"].public})  # fmt: skip
+    net.host("bob", named("alice"))
+    net.start()
+    assert net.fate(net.hosts["alice"], BOB) is Action.PROTECT
+    _, told = ask(net, "alice", flow())
+    assert (told["level"], told["how"]) == ("trusted", "an administrator has configured its key")
+
+
+def test_who_is_pinned_by_command(make_net: Any) -> None:
+    net = strangers(make_net)
+    alice = net.hosts["alice"]
+    assert net.ask(alice, KnownPin, str(BOB), KEY["bob"].public.fingerprint).ok
+    assert net.fate(alice, BOB) is Action.PROTECT
+    _, told = ask(net, "alice", flow())
+    assert (told["level"], told["how"]) == ("continuous", "an administrator has pinned its key")
+
+
+def test_who_shares_a_key_has_no_binding(make_net: Any) -> None:
+    net = make_net()
+    for name, other in (("alice", "bob"), ("bob", "alice")):
+        rule = Rule(f"{other}.example", Assurance.TRUSTED, psk="file", address=ADDRESS[other])
+        net.host(name, rule, shared={f"{other}.example": b"shared"})
+    net.start()
+    assert net.fate(net.hosts["alice"], BOB) is Action.PROTECT
+    _, told = ask(net, "alice", flow())
+    assert (told["level"], told["key"], told["binding"]) == ("trusted", None, None)
+    assert told["how"] == "it has the key that an administrator shares with it"
+
+
+def test_nobody_has_no_binding(make_net: Any) -> None:
+    """RFC 7619: of who stays anonymous, and towards whom we do, there is nothing to bind to."""
+    net = strangers(make_net, Rule(ALL, Assurance.ENCRYPTED, Action.BLOCK, anonymous=Anonymous.BOTH))
+    assert net.fate(net.hosts["alice"], BOB) is Action.PROTECT
+    for name, other in (("alice", BOB), ("bob", ALICE)):
+        _, told = ask(net, name, flow(other, local=ADDRESS[name]))
+        assert (told["level"], told["identity"], told["key"], told["binding"]) == ("encrypted", "anonymous", None, None)
+        assert "anonymous" in told["how"]
+
+
+def test_what_no_rule_speaks_of_is_clear(net: Any) -> None:
+    reply, told = ask(net, "alice", flow(EVE))
+    assert reply.ok
+    assert (told["level"], told["peer"], told["how"]) == ("clear", None, f"no policy speaks of {EVE}")
+
+
+@pytest.mark.parametrize("remote", [ALICE, ip_address("127.0.0.1"), ip_address("::1")])
+def test_what_stays_on_the_host_is_clear(make_net: Any, remote: Any) -> None:
+    net = strangers(make_net)
+    _, told = ask(net, "alice", flow(remote))
+    assert (told["level"], told["how"]) == ("clear", "it does not leave this host")
+
+
+def test_before_anything_is_proved_nothing_stands(make_net: Any) -> None:
+    net = strangers(make_net)
+    _, told = ask(net, "alice", flow())
+    assert told["level"] is None
+    assert (told["peer"], told["how"]) == (str(ALL), "nothing is proved yet")
+
+
+def test_who_is_not_there_and_may_be_met_in_clear(make_net: Any) -> None:
+    net = make_net()
+    alice = net.host("alice", PERHAPS)
+    net.start()
+    assert net.fate(alice, BOB, patience=60) is Action.CLEAR
+    _, told = ask(net, "alice", flow())
+    assert (told["level"], told["peer"]) == ("clear", str(BOB))
+
+
+def test_what_is_blocked(make_net: Any) -> None:
+    net = make_net()
+    net.host("alice", Rule(ip_network("192.0.2.2/32"), group=Group.BLOCK))
+    net.start()
+    reply, told = ask(net, "alice", flow(), Assurance.ENCRYPTED, 5.0)
+    assert (reply.ok, told["level"]) == (False, None)
+    assert "a rule blocks it" in reply.text
+
+
+def test_a_port_that_a_rule_lets_go_in_clear_is_clear(make_net: Any) -> None:
+    """Though the same peer's other packets are protected: the rule's policy comes before the peer's."""
+    net = make_net()
+    alice = net.host(
+        "alice", Rule(ip_network("192.0.2.2/32"), Assurance.ENCRYPTED, Action.BLOCK),
+        Rule(ip_network("192.0.2.2/32"), Assurance.CLEAR, protocol=TCP, remote_port=25),
+    )  # fmt: skip
+    net.host("bob", ANYBODY)
+    net.start()
+    assert net.fate(alice, BOB) is Action.PROTECT
+    _, other = ask(net, "alice", flow(port=80))
+    reply, told = ask(net, "alice", flow(port=25), Assurance.ENCRYPTED, 5.0)
+    assert (reply.ok, told["level"], told["how"]) == (False, "clear", "the configuration lets it go in clear")
+    assert other["level"] == "encrypted"
+
+
+def test_a_synthetic_address_belongs_to_its_name(make_net: Any) -> None:
+    net = make_net()
+    net.host("alice", Rule("*.example", group=Group.PRIVATE, addressing=Addressing.SYNTHETIC))
+    net.host("bob", named("alice"))
+    net.start()
+    (made,) = net.told(net.hosts["alice"], "bob.example").addresses
+    _, told = ask(net, "alice", flow(made))
+    assert (told["level"], told["peer"], told["binding"]) == ("named", "bob.example", BINDING)
+    _, real = ask(net, "alice", flow(BOB))
+    assert real["peer"] is None
+
+
+# --- Channel bindings -------------------------------------------------------------------------------------------------
+
+
+def test_both_ends_have_one_binding_over_rekeys_and_new_sas(make_net: Any) -> None:
+    net = strangers(make_net)
+    alice = net.hosts["alice"]
+    assert net.fate(alice, BOB) is Action.PROTECT
+
+    def bindings() -> set[str]:
+        ends = ("alice", flow()), ("bob", flow(ALICE, local=BOB))
+        return {ask(net, name, about)[1]["binding"] for name, about in ends}
+
+    assert bindings() == {BINDING}
+    for ike in (False, True):
+        assert net.ask(alice, Rekey, str(BOB), ike).ok
+        net.wait(5)
+        assert bindings() == {BINDING}
+    for sa in list(alice.node.ike.sas):
+        alice.node.ike.delete(sa, net.now)
+    net.wait(5)
+    assert net.fate(alice, BOB) is Action.PROTECT
+    assert bindings() == {BINDING}
+
+
+def test_who_is_between_has_another_binding_with_each(make_net: Any) -> None:
+    """RFC 5387 s5.3: at first contact he is taken for both; what tells them is that their bindings differ."""
+    found = {}
+    for name, other in (("alice", BOB), ("bob", ALICE)):
+        net = make_net()
+        victim, mallory = net.host(name, ANYBODY), net.host("eve", ANYBODY)
+        mallory.addresses = (other,)
+        net.start()
+        assert net.fate(victim, other) is Action.PROTECT
+        _, told = ask(net, name, flow(other, local=ADDRESS[name]))
+        assert told["level"] == "encrypted"
+        found[name] = told["binding"]
+    assert found["alice"] != found["bob"]
+    assert BINDING not in found.values()
+
+
+# --- What is required -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [ANYBODY, PERHAPS])
+def test_required_before_the_first_packet(make_net: Any, rule: Rule) -> None:
+    net = strangers(make_net, rule)
+    alice = net.hosts["alice"]
+    assert not alice.sad
+    reply, _ = wait_for(net, "alice", flow(), Assurance.ENCRYPTED)
+    assert reply.ok, reply.text
+    assert json.loads(reply.body)["binding"] == BINDING
+    assert net.packet(alice, BOB, TCP, 25) is Action.PROTECT
+    # And then at once.
+    assert ask(net, "alice", flow(), Assurance.ENCRYPTED)[0].ok
+
+
+def test_required_of_a_name_that_is_in_clear_until_it_is_reached(make_net: Any) -> None:
+    """No policy speaks of it before."""
+    net = make_net()
+    net.host("alice", named("bob", below=Action.CLEAR, start=Start.WAIT))
+    net.host("bob", named("alice"))
+    net.start()
+    _, told = ask(net, "alice", flow())
+    assert told["level"] == "clear"
+    reply, _ = wait_for(net, "alice", flow(), Assurance.NAMED)
+    assert reply.ok, reply.text
+    assert net.packet(net.hosts["alice"], BOB, TCP, 25) is Action.PROTECT
+
+
+def test_required_when_it_is_in_clear_already(make_net: Any) -> None:
+    """Its peer was not there at first, and is now: the flow is raised, and the answer waits for the policy."""
+    net = make_net()
+    alice, _ = net.host("alice", PERHAPS), net.host("bob", PERHAPS)
+    net.start()
+    net.lost = lambda host, send: True
+    assert net.fate(alice, BOB, patience=60) is Action.CLEAR
+    net.lost = lambda host, send: False
+    reply, _ = wait_for(net, "alice", flow(), Assurance.ENCRYPTED, 60.0)
+    assert reply.ok, reply.text
+    assert net.packet(alice, BOB, TCP, 25) is Action.PROTECT
+
+
+def test_the_answer_waits_for_the_policy(make_net: Any) -> None:
+    """Until the plane has confirmed it, a packet may go as before."""
+    net = strangers(make_net, PERHAPS)
+    alice = net.hosts["alice"]
+    alice.slow = True
+    reply, _ = wait_for(net, "alice", flow(), Assurance.ENCRYPTED, 2.0)
+    assert alice.unconfirmed
+    assert not reply.ok
+    number = net.requests + 1
+    assert net.ask(alice, Whois, flow(), Assurance.ENCRYPTED, 20.0) is None
+    net.confirm(alice)
+    net.wait(1)
+    net.confirm(alice)
+    assert alice.replies[number].ok
+
+
+def test_control_of_that(make_net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it a program is told that all is well while the plane has no such policy."""
+    monkeypatch.setattr(Policies, "pending", lambda self, peer: False)
+    net = strangers(make_net, PERHAPS)
+    alice = net.hosts["alice"]
+    alice.slow = True
+    reply, _ = wait_for(net, "alice", flow(), Assurance.ENCRYPTED, 2.0)
+    assert reply.ok
+    assert alice.unconfirmed
+
+
+def test_required_more_than_there_will_be(make_net: Any) -> None:
+    net = strangers(make_net)
+    reply, took = wait_for(net, "alice", flow(), Assurance.NAMED, 30.0)
+    assert not reply.ok
+    assert reply.text.startswith("encrypted, and named is required: first contact")
+    assert json.loads(reply.body)["level"] == "encrypted"
+    assert took < 10
+
+
+def test_required_of_who_does_not_answer(make_net: Any) -> None:
+    """Told as soon as the attempt has failed, and why."""
+    net = make_net()
+    net.host("alice", ANYBODY)
+    net.start()
+    reply, took = wait_for(net, "alice", flow(), Assurance.ENCRYPTED, 60.0)
+    assert not reply.ok
+    assert reply.text.startswith("nothing stands yet, and encrypted is required: ")
+    assert "no answer" in reply.text or "not answer" in reply.text, reply.text
+    assert took < 40
+
+
+def test_nobody_waits_longer_than_he_likes(make_net: Any) -> None:
+    net = make_net()
+    net.host("alice", ANYBODY)
+    net.start()
+    reply, took = wait_for(net, "alice", flow(), Assurance.ENCRYPTED, 2.0)
+    assert not reply.ok
+    assert 1.9 <= took <= 2.2
+
+
+def test_what_nobody_could_raise_is_answered_at_once(net: Any) -> None:
+    reply, told = ask(net, "alice", flow(EVE), Assurance.ENCRYPTED, 30.0)
+    assert (reply.ok, told["level"]) == (False, "clear")
+    reply, _ = ask(net, "alice", flow(ip_address("127.0.0.1")), Assurance.ENCRYPTED, 30.0)
+    assert "does not leave this host" in reply.text
+
+
+def test_who_waits_is_bounded(make_net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hushwire.node.whois.MOST_WAITING", 2)
+    net = make_net()
+    alice = net.host("alice", ANYBODY)
+    net.start()
+    assert [net.ask(alice, Whois, flow(), Assurance.ENCRYPTED, 9.0) for _ in range(2)] == [None, None]
+    assert not net.ask(alice, Whois, flow(), Assurance.ENCRYPTED, 9.0).ok
+
+
+def test_who_is_found_in_the_reverse_zone_meanwhile_is_named(make_net: Any) -> None:
+    net = strangers(make_net)
+    assert net.fate(net.hosts["alice"], BOB) is Action.PROTECT
+    net.zone[reverse_name(BOB)] = ((), (KEY["bob"].public,))
+    net.wait(120)
+    _, told = ask(net, "alice", flow(), Assurance.NAMED)
+    assert told["level"] == "named"
