@@ -63,6 +63,27 @@ class SockDiag:
                     continue
                 yield from (_read(message.body, protocol) for message in found)
 
+    def find(self, flow: Flow) -> Connection | None:
+        """The one at our end of a flow, without a walk through the table.  Raises NetlinkError."""
+        family = socket.AF_INET if flow.local.version == 4 else socket.AF_INET6
+        ours, theirs = (flow.local, flow.local_port), (flow.remote, flow.remote_port)
+        # Where it is asked for one socket, the kernel takes UDP's ends the other way round.
+        ends = (ours, theirs) if flow.protocol == TCP else (theirs, ours)
+        (source, source_port), (destination, destination_port) = ends
+        identity = ENDS.pack(
+            source_port, destination_port, source.packed.ljust(16, b"\0"), destination.packed.ljust(16, b"\0")
+        ) + bytes(4) + NO_COOKIE  # fmt: skip
+        body = REQUEST.pack(family, flow.protocol, 0, CONNECTED, identity)
+        try:
+            found = self._netlink.request(SOCK_DIAG_BY_FAMILY, body, f"look for the connection with {flow.remote}")
+        except NetlinkError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return None
+        # Where there is none, the kernel may answer with a socket that listens there.
+        connections = (_read(message.body, flow.protocol) for message in found)
+        return next((connection for connection in connections if connection.flow == flow), None)
+
     def end(self, connection: Connection) -> bool:
         """End it: its program hears that it was aborted, and a TCP peer gets a RST.  False: it is gone already.
 
@@ -123,6 +144,8 @@ ANSWER = Struct(f"=B B 2x {SOCKET_ID}s 12x I")
 """struct inet_diag_msg: family, state, timer, retransmissions; socket; expires, queues; uid."""
 ENDS = Struct("!H H 16s 16s")
 """struct inet_diag_sockid up to the interface: ports and addresses, ours first."""
+NO_COOKIE = b"\xff" * 8
+"""Of a socket that is known by its ends only."""
 SYN_SENT = 2
 CONNECTED = 0xFFF & ~(1 << 6 | 1 << 7 | 1 << 10)
 """States of a TCP socket, 1 to 11, but for TIME_WAIT, CLOSE and LISTEN."""

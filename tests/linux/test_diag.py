@@ -1,0 +1,74 @@
+"""The kernel's table of sockets: the one at our end of a flow, on loopback (tests/lab/test_diag.py has the rest)."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from hushwire.linux.diag import TCP, UDP, SockDiag
+from hushwire.policy.selector import Flow
+
+
+@pytest.fixture
+def diag() -> Iterator[SockDiag]:
+    with SockDiag() as diag:
+        yield diag
+
+
+def flow_of(sock: socket.socket) -> Flow:
+    local, remote = sock.getsockname(), sock.getpeername()
+    ours, theirs = (ip_address(end[0].removeprefix("::ffff:")) for end in (local, remote))
+    return Flow(ours, theirs, TCP if sock.type is socket.SOCK_STREAM else UDP, local[1], remote[1])
+
+
+@pytest.mark.parametrize(
+    ("listens", "connects"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")]
+)  # fmt: skip
+def test_tcp_is_found_at_both_ends(diag: SockDiag, listens: str, connects: str) -> None:
+    """IPv4's may be an IPv6 socket's (RFC 4038 s4.2)."""
+    family = socket.AF_INET6 if ":" in listens else socket.AF_INET
+    with ExitStack() as stack:
+        server = stack.enter_context(
+            socket.create_server((listens, 0), family=family, dualstack_ipv6=listens == "::")
+        )  # fmt: skip
+        client = stack.enter_context(socket.create_connection((connects, server.getsockname()[1])))
+        served = stack.enter_context(server.accept()[0])
+        for end, kind in ((client, client.family), (served, family)):
+            found = diag.find(flow_of(end))
+            assert found is not None
+            assert (found.flow, found.uid, found.family) == (flow_of(end), os.getuid(), kind)
+
+
+@pytest.mark.parametrize(
+    ("binds", "connects"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "::ffff:127.0.0.1")]
+)
+def test_udp_is_found_where_it_is_connected(diag: SockDiag, binds: str, connects: str) -> None:
+    family = socket.AF_INET6 if ":" in binds else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as server, socket.socket(family, socket.SOCK_DGRAM) as client:
+        server.bind((binds, 0))
+        client.connect((connects, server.getsockname()[1]))
+        flow = flow_of(client)
+        found = diag.find(flow)
+        assert found is not None
+        assert (found.flow, found.uid) == (flow, os.getuid())
+        # The server's socket has no peer, and is nobody's end of a flow.
+        back = Flow(flow.remote, flow.local, UDP, flow.remote_port, flow.local_port)
+        assert diag.find(back) is None
+
+
+def test_what_is_not_there_is_not_found(diag: SockDiag) -> None:
+    """The kernel would answer with a socket that listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        flow = flow_of(client)
+        assert diag.find(flow) is not None
+        for other in (
+            replace(flow, protocol=UDP), replace(flow, protocol=132), replace(flow, local_port=1),
+            replace(flow, remote=ip_address("127.0.0.2")),
+            Flow(flow.remote, flow.local, TCP, flow.remote_port, 1),
+        ):  # fmt: skip
+            assert diag.find(other) is None
+    assert diag.find(flow) is None or diag.find(flow).uid == 0  # type: ignore[union-attr]
