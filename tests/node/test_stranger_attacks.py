@@ -1,17 +1,25 @@
-"""What strangers try (ATTACKS rows 49 to 54), each with its control.  The second contact is in test_strangers.py."""
+"""What strangers try (ATTACKS rows 49 to 57), each with its control.
 
+The second contact is in test_strangers.py, whose connections are whose in test_latching.py, exhaustion in
+test_exhaustion.py.
+"""
+
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
-from hushwire.config import Rule, Start
+from hushwire.config import Anonymous, Rule, Start
 from hushwire.events import AddressesChanged
+from hushwire.ike import auth
+from hushwire.ike.endpoint import EXCHANGES
 from hushwire.ike.errors import Unauthorized
 from hushwire.node.claims import Claims
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
 from hushwire.policy.spd import Action
+from hushwire.wire.registry import ExchangeType
 
 from .conftest import ADDRESS, KEY
 
@@ -107,3 +115,64 @@ def test_row_53_the_address_of_a_stranger_who_lives(make_net: Any, guard: str, m
     keys = {sa.authenticated.verified.public for sa in alice.node.ike.sas if sa.authenticated is not None}
     assert (KEY["eve"].public in keys) is (guard == "out")
     assert net.packet(bob, ALICE) is Action.PROTECT
+
+
+# --- row 57: who we are, told to whoever is in the middle ---
+
+
+def overheard(monkeypatch: Any) -> Any:
+    """All that is said in IKE_AUTH to whoever is called Eve, for she has the keys: as octets."""
+    read: list[Any] = []
+    answer, prove = auth.respond, auth._prove_responder
+
+    def respond(sa: Any, message: Any) -> Any:
+        read.append((sa.host, message))
+        return answer(sa, message)
+
+    async def prove_responder(sa: Any, entry: Any, agreed: Any, response: Any) -> Any:
+        read.append((sa.host, response))
+        return await prove(sa, entry, agreed, response)
+
+    monkeypatch.setitem(EXCHANGES.responders, ExchangeType.IKE_AUTH, respond)
+    monkeypatch.setattr(auth, "_prove_responder", prove_responder)
+    return lambda eve: b"".join(
+        payload.write() for host, message in read if host is eve.node.ike._host for payload in message.payloads
+    )
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+@pytest.mark.parametrize("begins", ["alice", "eve"])
+def test_row_57_our_identity_and_who_is_in_the_middle(make_net: Any, begins: str, guard: str, monkeypatch: Any) -> None:
+    """Eve is in Bob's place, and anonymous.  So is Alice, and says nothing of herself; by another rule she does."""
+    hears = overheard(monkeypatch)
+    net = make_net()
+    anonymous = replace(ANYBODY, anonymous=Anonymous.BOTH)
+    alice = net.host("alice", anonymous if guard == "in" else replace(ANYBODY, anonymous=Anonymous.PEER))
+    eve = net.host("eve", anonymous)
+    eve.addresses = (BOB,)
+    net.start()
+    assert net.fate(*((alice, BOB) if begins == "alice" else (eve, ALICE))) is Action.PROTECT
+    assert (KEY["alice"].public.spki in hears(eve)) is (guard == "out")
+    # To strangers nobody says his name.
+    assert b"alice.example" not in hears(eve)
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_row_57_our_identity_and_who_is_not_whom_we_seek(make_net: Any, guard: str, monkeypatch: Any) -> None:
+    """The initiator speaks first (RFC 7296 s2.15): Eve cannot prove that she is Bob, and has heard all the same.
+
+    Whom Alice seeks she hears in either case.
+    """
+    hears = overheard(monkeypatch)
+    net = make_net()
+    net.zone["bob.example"] = ((BOB,), (KEY["bob"].public,))
+    anonymous = Anonymous.US if guard == "in" else Anonymous.NO
+    alice = net.host("alice", Rule("bob.example", Assurance.NAMED, start=Start.WAIT, anonymous=anonymous))
+    eve = net.host("eve", replace(ANYBODY, anonymous=Anonymous.BOTH))
+    eve.addresses = (BOB,)
+    net.start()
+    assert net.fate(alice, BOB) is Action.BLOCK
+    assert not alice.sad
+    assert b"bob.example" in hears(eve)
+    for known in (b"alice.example", KEY["alice"].public.spki):
+        assert (known in hears(eve)) is (guard == "out")
