@@ -214,6 +214,39 @@ with Xfrm() as xfrm:
         topology["alice"].run("ip", "xfrm", "policy", "flush")
 
 
+@pytest.mark.lab
+def test_one_host_and_a_range_of_one_priority(topology: Topology) -> None:
+    """A rule that lets a host be met in clear, and a peer that an earlier run of ours left shut off."""
+    program = """
+import subprocess
+from ipaddress import ip_network
+from hushwire.daemon.barrier import Filter
+from hushwire.policy.sad import Direction
+from hushwire.policy.selector import Selector
+from hushwire.policy.spd import Action, Policy
+own, everywhere, peer, dns = map(ip_network, ("2001:db8::1/128", "::/0", "2001:db8::2/128", "2001:db8::53/128"))
+one, many = Selector(own, peer), Selector(everywhere, dns)
+def filter():
+    return Filter("hushwire0", (500, 4500))
+filter().put(Policy(one, Direction.OUT, Action.BLOCK, 5))
+again = filter()
+again.put(Policy(many, Direction.OUT, Action.CLEAR, 5))
+again.put(Policy(one, Direction.OUT, Action.BLOCK, 5))
+listing = ("nft", "list", "table", "inet", "hushwire")
+subprocess.run(listing, check=True)
+again.take(many, Direction.OUT)
+again.take(one, Direction.OUT)
+print("---", flush=True)
+subprocess.run(listing, check=True)
+"""
+    done = topology["alice"].run(sys.executable, "-c", program, check=False)
+    assert done.returncode == 0, done.stderr
+    stood, left = done.stdout.split("---")
+    for element in ("2001:db8::2 . 2001:db8::1", "2001:db8::53 . ::/0"):
+        assert element in stood
+        assert element not in left
+
+
 class Held:
     """alice with a barrier, bob without, on one wire."""
 

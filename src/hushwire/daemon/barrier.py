@@ -261,8 +261,7 @@ class Filter:
         if priority is None:
             return
         element = _element(selector)
-        shape = SHAPES[_ports_of(selector)]
-        mine = [name for name in self._of(direction, priority) if _shape(name) is shape]
+        mine = [name for name in self._of(direction, priority) if _sort(name) == _sort_of(selector)]
         commands = [command for name in mine for command in self._without(name, element, selector)]
         if commands:
             self._nft.run(*commands)
@@ -285,7 +284,7 @@ class Filter:
     def _others(self, policy: Policy, name: str, before: int | None) -> list[str]:
         """Sets in which the policy may be from before, perhaps by an earlier run of ours."""
         places = {each for priority in (policy.priority, before) for each in self._of(policy.direction, priority)}
-        return [other for other in places if other != name and _shape(other) is _shape(name)]
+        return [other for other in places if other != name and _sort(other) == _sort(name)]
 
     def _of(self, direction: Direction, priority: int | None) -> list[str]:
         return [name for name in self._sets if name.startswith(f"{_way(direction)}_{priority}_")]
@@ -310,9 +309,18 @@ def _set(policy: Policy) -> str:
     ranges is copied whenever it changes.
     """
     verdict = "accept" if policy.action is Action.CLEAR else "drop"
-    hosts = policy.selector.local.prefixlen + policy.selector.remote.prefixlen == 256
-    way, soon, kind = _way(policy.direction), "soon" if policy.lifetime else "", "hosts" if hosts else "ranges"
-    return f"{way}_{policy.priority}_{verdict}{soon}_{kind}_{_ports_of(policy.selector)}"
+    soon = "soon" if policy.lifetime else ""
+    return f"{_way(policy.direction)}_{policy.priority}_{verdict}{soon}_{_sort_of(policy.selector)}"
+
+
+def _sort_of(selector: Selector) -> str:
+    """The sort of sets that take a selector."""
+    hosts = selector.local.prefixlen + selector.remote.prefixlen == 256
+    return f"{'hosts' if hosts else 'ranges'}_{_ports_of(selector)}"
+
+
+def _sort(name: str) -> str:
+    return name.split("_", 3)[3]
 
 
 def _way(direction: Direction) -> str:
