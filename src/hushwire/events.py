@@ -393,6 +393,8 @@ class InstallSA:
 @dataclass(frozen=True, slots=True)
 class DeleteSA:
     sa: SAName
+    linger: float = 0.0
+    """Seconds for which it may be put off: the inbound one of a pair that was replaced opens what was overtaken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,23 +6,23 @@ import pytest
 
 from hushwire.config import Addressing, Config, PlaneChoice, Rule
 from hushwire.config.model import Host
-from hushwire.daemon import parent
+from hushwire.daemon import start
 from hushwire.daemon.log import Log
 from hushwire.linux.kernel import EspSupport
 
 
 @pytest.fixture(autouse=True)
 def a_kernel_with_esp(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parent, "_may_administer", lambda: True)
-    monkeypatch.setattr(parent, "has_esp", lambda: EspSupport(""))
-    monkeypatch.setattr(parent, "esp_warning", lambda: None)
-    monkeypatch.setattr(parent, "why_not", lambda: "")
+    monkeypatch.setattr(start, "_may_administer", lambda: True)
+    monkeypatch.setattr(start, "has_esp", lambda: EspSupport(""))
+    monkeypatch.setattr(start, "esp_warning", lambda: None)
+    monkeypatch.setattr(start, "why_not", lambda: "")
 
 
 def choose(plane: PlaneChoice, addressing: Addressing) -> tuple[PlaneChoice, str]:
     config = Config(Host("a.example", plane=plane), rules=(Rule("*.example", addressing=addressing),))
     log = io.StringIO()
-    return parent._choose_plane(config, Log("parent", log)), log.getvalue()
+    return start.choose_plane(config, Log("parent", log)), log.getvalue()
 
 
 @pytest.mark.parametrize("addressing", list(Addressing))
@@ -33,10 +33,10 @@ def test_a_kernel_that_can_is_taken(addressing: Addressing) -> None:
 
 
 def test_without_a_packet_filter_synthetic_addresses_take_the_userspace_plane(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parent, "why_not", lambda: "no packet filter")
+    monkeypatch.setattr(start, "why_not", lambda: "no packet filter")
     chosen, said = choose(PlaneChoice.AUTO, Addressing.SYNTHETIC)
     assert chosen is PlaneChoice.USERSPACE
     assert "userspace, since it cannot have synthetic addresses here: no packet filter" in said
     assert choose(PlaneChoice.AUTO, Addressing.REAL)[0] is PlaneChoice.KERNEL
-    with pytest.raises(parent.CannotStart, match="synthetic addresses here: no packet filter; take"):
+    with pytest.raises(start.CannotStart, match="synthetic addresses here: no packet filter; take"):
         choose(PlaneChoice.KERNEL, Addressing.SYNTHETIC)

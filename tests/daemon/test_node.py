@@ -20,20 +20,24 @@ from hushwire.daemon.node import Correspondents, Worker
 from hushwire.events import (
     AddressesChanged,
     Asked,
+    CloseFlows,
     Datagram,
     DeletePolicy,
+    DeleteSA,
     Effect,
     Event,
+    FlowsFound,
     Lookup,
     Notice,
     Release,
     Send,
+    Status,
     Verdict,
 )  # fmt: skip
 from hushwire.lab.peer import eventually
 from hushwire.linux.sockets import Received, UdpSocket
 from hushwire.node import Node
-from hushwire.policy.sad import Direction
+from hushwire.policy.sad import Direction, SAName
 from hushwire.policy.selector import Selector
 from hushwire.timers import NEVER, Now
 from hushwire.wire.address import Endpoint
@@ -44,6 +48,8 @@ LOOKUPS = 4
 """Questions about each name."""
 NAMES = 600
 """That programs ask for at once."""
+LINGER = 0.3
+"""Seconds for which an SA that was replaced stays."""
 PATIENCE = 1.0
 """Seconds until a process that waits for room gives up, where all wait for each other."""
 
@@ -63,6 +69,10 @@ class Mind:
                 self.heard += 1
                 lookups = [Lookup(number * LOOKUPS + each, name, 1) for each in range(LOOKUPS)]
                 return [*lookups, DeletePolicy(BETWEEN, Direction.OUT), Release(number, Verdict.PASS)]
+            case Status(number):
+                return [DeleteSA(SAName(number, ALICE), LINGER), DeleteSA(SAName(number, BOB))]
+            case FlowsFound(number):
+                return [CloseFlows(number, (BETWEEN.remote,))]
             case Datagram(local, remote, data):
                 # As the Node does: what is no message is a line, and some of it has an answer.
                 return [Notice("ike.malformed")] if len(data) < 2 else [Send(local, remote, data)]
@@ -251,3 +261,22 @@ def test_a_stranger_does_not_fill_the_log(guard: str) -> None:
     lines = len(it.log.getvalue().splitlines())
     assert lines <= seconds * 2 * (MOST_OF_A_KIND + 1) if guard == "in" else lines >= 1000
     sock.close()
+
+
+def test_what_was_replaced_goes_later() -> None:
+    with running() as it:
+        it.parent.send(Status(1))
+        it.parent.send(Status(2))
+        gone = [DeleteSA(SAName(number, BOB)) for number in (1, 2)]
+        late = [DeleteSA(SAName(number, ALICE)) for number in (1, 2)]
+        assert take(it.parent, 2, LINGER / 3) == gone
+        assert take(it.parent, 2) == late
+
+
+def test_what_was_replaced_is_gone_before_flows_are_closed() -> None:
+    """Nothing of who was there before is to reach what begins after it (RFC 5660)."""
+    with running() as it:
+        it.parent.send(Status(1), FlowsFound(2, 0))
+        assert take(it.parent, 3) == [
+            DeleteSA(SAName(1, BOB)), DeleteSA(SAName(1, ALICE)), CloseFlows(2, (BETWEEN.remote,)),
+        ]  # fmt: skip

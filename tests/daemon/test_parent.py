@@ -235,10 +235,10 @@ time.sleep(60)
 
 ALONE = """
 import signal, socket
-from hushwire.daemon.parent import CannotStart, _be_alone
+from hushwire.daemon.start import CannotStart, be_alone
 signal.alarm(10)
 try:
-    _be_alone()
+    be_alone()
     print("starts")
 except CannotStart as error:
     print(error)

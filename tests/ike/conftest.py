@@ -46,6 +46,7 @@ class Peer:
         """What its keeper signs with beside `key`, by fingerprint."""
         self.entries: dict[Identity, PadEntry] = {}
         self.plane: dict[int, SA] = {}
+        self.deleted: list[DeleteSA] = []
         self.installations: list[SA] = []
         """All that the plane ever held."""
         self.reports: list[object] = []
@@ -139,6 +140,7 @@ class Pair:
                 me.installations.append(sa)
                 me.endpoint.installed(Installed(request), self.now)
             case DeleteSA(name):
+                me.deleted.append(item)
                 if name.spi in me.plane and me.plane[name.spi].destination == name.destination:
                     del me.plane[name.spi]
             case AuthorizationWanted(request, identity, remote, reqid, key):

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from hushwire.ike.children import LINGER
 from hushwire.ike.report import ChildUp, Closed, Established
 from hushwire.ike.state import State
 
@@ -44,6 +45,22 @@ def test_rekey_of_the_child(pair: Any, who: str) -> None:
     assert len(pair.alice.plane) == 2
     assert not before & set(pair.alice.plane)
     pair.agree()
+
+
+@pytest.mark.parametrize("who", ["alice", "bob"])
+@pytest.mark.parametrize("replaced", [True, False])
+def test_what_was_replaced_may_be_opened_for_a_while(pair: Any, who: str, replaced: bool) -> None:
+    """RFC 7296 s2.8: its last packets may be overtaken by the Delete.  Where nothing replaces it, it is over."""
+    established(pair)
+    [old] = pair.alice.sas[0].children.values()
+    me = getattr(pair, who)
+    if replaced:
+        me.endpoint.rekey(me.sas[0], pair.now, ike=False)
+    else:
+        me.endpoint.delete(me.sas[0], pair.now)
+    pair.deliver()
+    inbound, outbound = ({gone.linger for gone in pair.alice.deleted if gone.sa == name} for name in old.names)
+    assert (inbound, outbound) == ({LINGER if replaced else 0.0}, {0.0})
 
 
 @pytest.mark.parametrize("who", ["alice", "bob"])

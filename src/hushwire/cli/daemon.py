@@ -7,7 +7,8 @@ import click
 from hushwire.config import Config, ConfigError, parse
 from hushwire.daemon import keyfile
 from hushwire.daemon.log import Log
-from hushwire.daemon.parent import CannotStart, Parent, user_of
+from hushwire.daemon.parent import Parent
+from hushwire.daemon.start import CannotStart, user_of
 from hushwire.daemon.unbound import UnboundError, read_anchors
 
 DEFAULT = Path("/etc/hushwire/hushwire.toml")

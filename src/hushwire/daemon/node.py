@@ -8,6 +8,7 @@ import itertools
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -93,6 +94,8 @@ class Worker:
         self._for_resolver: list[Lookup | Release] = []
         self._for_memory: dict[str, Remember | Forget] = {}
         """By subject, the latest."""
+        self._lingering: deque[tuple[float, DeleteSA]] = deque()
+        """SAs to be deleted, and when: the soonest first, since all linger for as long."""
         self._poll = select.epoll()
         self._settling = select.epoll()
         """The part of it that brings no new work, but what comes of the old."""
@@ -116,10 +119,21 @@ class Worker:
         self._step(others.parent.wait())
         while True:
             deadline = self._node.deadline()
-            wait = None if deadline == NEVER else max(0.0, deadline - time.monotonic())
+            soonest = min(deadline, self._lingering[0][0]) if self._lingering else deadline
+            wait = None if soonest == NEVER else max(0.0, soonest - time.monotonic())
             self._serve(self._settling if others.parent.unsent > MOST_UNSENT else self._poll, wait)
-            if deadline <= time.monotonic():
+            now = time.monotonic()
+            if over := self._lingered(now):
+                self._post(others.parent, *over)
+            if deadline <= now:
                 self._step([Timeout()])
+
+    def _lingered(self, now: float) -> list[DeleteSA]:
+        """The SAs whose time has come."""
+        over = []
+        while self._lingering and self._lingering[0][0] <= now:
+            over.append(self._lingering.popleft()[1])
+        return over
 
     def _recall(self, memory: Channel) -> bool:
         """Hear the next part of what was remembered; whether that was the last."""
@@ -185,9 +199,14 @@ class Worker:
                     self._post(self._others.parent, *for_parent)
                     for_parent.clear()
                     self._send(local, remote, data, now.monotonic)
+                case DeleteSA(name, linger) if linger:
+                    self._lingering.append((now.monotonic + linger, DeleteSA(name)))
                 case InstallSA() | DeleteSA() | InstallPolicy() | DeletePolicy() | Count() | ReadKey():
                     for_parent.append(effect)
-                case CloseFlows() | CountFlows():
+                case CloseFlows():
+                    # Nothing of who was there before is to come after it.
+                    for_parent += [*self._lingered(NEVER), effect]
+                case CountFlows():
                     for_parent.append(effect)
                 case Sign():
                     self._post(self._others.keeper, effect)

@@ -7,9 +7,7 @@ before they give up the file system; identity keys are read in the keeper only, 
 import contextlib
 import errno
 import gc
-import hashlib
 import os
-import pwd
 import select
 import signal
 import socket
@@ -18,12 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from struct import Struct
 from typing import get_args
 
 from cryptography.hazmat.backends import default_backend
 
-from hushwire.config import Addressing, Config, PlaneChoice
+from hushwire.config import Config, PlaneChoice
 from hushwire.crypto.keys import PublicKey
 from hushwire.daemon import barrier, control, flows, keeper, keyfile, memory, node, plane, planes, resolver
 from hushwire.daemon.channel import EFFECTS, EVENTS, Channel, ChannelClosed, ChannelError, pair, vocabulary
@@ -31,11 +28,33 @@ from hushwire.daemon.entropy import SystemEntropy
 from hushwire.daemon.guard import Forbidden, Guard, Request
 from hushwire.daemon.listener import open_sockets
 from hushwire.daemon.log import Log
-from hushwire.daemon.synthetic import Names, take_away, why_not
+from hushwire.daemon.start import (
+    CannotStart,
+    be_alone,
+    choose_plane,
+    has_synthetic,
+    psk_name,
+    public_secrets,
+    reqids_of_real,
+    said,
+    user_of,
+)
+from hushwire.daemon.synthetic import Names, take_away
 from hushwire.daemon.unbound import Configuration, UnboundError
-from hushwire.events import Began, CloseFlows, CountFlows, Forget, Notice, ReadKey, Recalled, Refused, Remember, Stop
+from hushwire.events import (
+    AddressesChanged,
+    Began,
+    CloseFlows,
+    CountFlows,
+    Forget,
+    Notice,
+    ReadKey,
+    Recalled,
+    Refused,
+    Remember,
+    Stop,
+)
 from hushwire.linux import sandbox
-from hushwire.linux.kernel import esp_warning, has_esp
 from hushwire.linux.netlink import NetlinkError
 from hushwire.linux.route import AddressWatch, Routes
 from hushwire.linux.sandbox import Capability
@@ -45,8 +64,6 @@ from hushwire.linux.xfrm import Xfrm
 from hushwire.node import Node, Secrets
 from hushwire.node.base import base_policies
 from hushwire.node.rulebook import Rulebook
-from hushwire.node.scope import REQID_BASE
-from hushwire.policy.trust import TrustStore
 from hushwire.timers import Now
 
 START_LIMIT = 15.0
@@ -68,10 +85,6 @@ SETUP = vocabulary((keeper.Ready, keeper.Unusable))
 """What a child tells the parent before it serves."""
 REQUESTS = vocabulary((*get_args(Request), ReadKey))
 """What the node asks of the parent; it has no other word."""
-
-
-class CannotStart(Exception):
-    """One clear line: what is missing or wrong, and what would be right."""
 
 
 @dataclass(slots=True)
@@ -110,9 +123,9 @@ class Parent:
         self._config = config
         self._log = log
         self._user = user_of(config.host.user)
-        self._secrets = _public_secrets(config)
-        self._plane_name = _choose_plane(config, log)
-        self._lock = _be_alone()
+        self._secrets = public_secrets(config)
+        self._plane_name = choose_plane(config, log)
+        self._lock = be_alone()
         self._remembered = memory.prepare(Path(config.host.state), *self._user)
         self._open = self._open_descriptors()
         if self._plane_name is PlaneChoice.KERNEL:
@@ -164,7 +177,7 @@ class Parent:
                 if self._open.names is None:
                     take_away(xfrm)
         except (OSError, NetlinkError) as error:
-            raise CannotStart(_said(error)) from None
+            raise CannotStart(said(error)) from None
 
     def _serve_generations(self) -> None:
         wait, first = FIRST_WAIT, True
@@ -223,10 +236,10 @@ class Parent:
                 with Routes() as routes:
                     routes.change_link(tun.index, up=True, queue=planes.TUN_QUEUE)
                 stands = barrier.Barrier(tun, (host.port, host.nat_port), ipv6=ipv6)
-            elif _has_synthetic(self._config):
-                names = Names(planes.TUN_MTU, _reqids_of_real(self._config))
+            elif has_synthetic(self._config):
+                names = Names(planes.TUN_MTU, reqids_of_real(self._config))
         except (OSError, NetlinkError, control.SocketInUse) as error:
-            raise CannotStart(_said(error)) from None
+            raise CannotStart(said(error)) from None
         return Descriptors(ike, esp, tun, raw, stands, names, listener, listen)
 
     def _keep_first_packets(self) -> None:
@@ -249,7 +262,7 @@ class Parent:
         memory_node, node_memory = pair()
         children.sockets += [parent_keeper, parent_resolver, parent_node]
         key = Path(host.key) if host.key else None
-        shared = {name: Path(rule.psk) for rule in config.rules if rule.psk for name in [_psk_name(rule.psk)]}
+        shared = {name: Path(rule.psk) for rule in config.rules if rule.psk for name in [psk_name(rule.psk)]}
 
         def keep() -> None:
             to_node = Channel(keeper_node, EFFECTS)
@@ -396,8 +409,7 @@ class Parent:
         with contextlib.closing(watch), select.epoll() as poll:
             for descriptor in sources:
                 poll.register(descriptor, select.EPOLLIN)
-            to_node.send(Began(guard.sealed, self._closes_flows))
-            self._tell_addresses(to_node, guard)
+            to_node.send(Began(guard.sealed, self._closes_flows), _addresses(guard))
             end = float("inf")
             try:
                 while time.monotonic() < end:
@@ -413,7 +425,7 @@ class Parent:
                                     to_node.send(*news)
                             case "addresses":
                                 if watch.receive():
-                                    self._tell_addresses(to_node, guard)
+                                    to_node.send(_addresses(guard))
                             case "signal":
                                 self._woken.recv(64)
                             case _:
@@ -466,12 +478,6 @@ class Parent:
             os.close(descriptor)
         return []
 
-    def _tell_addresses(self, to_node: Channel, guard: Guard) -> None:
-        with Routes() as routes:
-            changed = routes.addresses()
-        guard.addresses(changed.addresses)
-        to_node.send(changed)
-
     def _end(self, children: Children) -> None:
         """All of a generation end: by their channels, or by SIGKILL."""
         for sock in children.sockets:
@@ -486,22 +492,12 @@ class Parent:
             os.close(descriptor)
 
 
-def _be_alone() -> socket.socket:
-    """One hushwire at a time: SAD, SPD and routes are the network namespace's, as is the name that is taken here."""
-    lock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    # Any local user may have taken the name, and listen or not, with room for us or not: we do not wait for that one.
-    lock.setblocking(False)
-    with contextlib.suppress(OSError):
-        lock.bind("\0hushwire")
-        lock.listen()
-        return lock
-    with contextlib.suppress(OSError):
-        lock.connect("\0hushwire")
-        _, holder, _ = Struct("3i").unpack(lock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if holder == os.geteuid():
-            raise CannotStart("hushwire runs already on this host; stop it first, or see `hushwire status`")
-    # Somebody else's name keeps nobody from starting.  Two of us then meet at ports and control socket.
-    return lock
+def _addresses(guard: Guard) -> AddressesChanged:
+    """The host's own, as the kernel has them now; the guard hears of them first."""
+    with Routes() as routes:
+        changed = routes.addresses()
+    guard.addresses(changed.addresses)
+    return changed
 
 
 def _wait(pidfd: int, deadline: float) -> bool:
@@ -526,74 +522,3 @@ def _fault(error: BaseException) -> str:
     where = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else "?"
     said = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
     return f"{type(error).__name__}{said} at {where}"
-
-
-def user_of(name: str) -> tuple[int, int]:
-    """The user and group that a configuration names.  Raises CannotStart."""
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
-        raise CannotStart(f'host.user: there is no user "{name}" on this machine; make one or name another') from None
-    return entry.pw_uid, entry.pw_gid
-
-
-def _psk_name(file: str) -> bytes:
-    """What the node calls a shared key that it never sees."""
-    return hashlib.sha256(b"hushwire shared key " + file.encode()).digest()
-
-
-def _public_secrets(config: Config) -> Secrets:
-    """Peers' pinned public keys, names for the shared ones, and the trust store."""
-    try:
-        pinned = {str(rule.peer): keyfile.read_public(Path(rule.key)) for rule in config.rules if rule.key}
-        store = Path(config.host.trusted)
-        trusted = keyfile.read_trusted(store) if store.exists() else TrustStore()
-    except keyfile.KeyFileError as error:
-        raise CannotStart(str(error)) from None
-    shared = {str(rule.peer): _psk_name(rule.psk) for rule in config.rules if rule.psk}
-    return Secrets(None, pinned, shared, trusted)
-
-
-def _choose_plane(config: Config, log: Log) -> PlaneChoice:
-    if not _may_administer():
-        raise CannotStart("hushwire needs CAP_NET_ADMIN to protect packets; run it as root")
-    wanted = config.host.plane
-    if wanted is PlaneChoice.USERSPACE:
-        return wanted
-    reason = has_esp().reason
-    if not reason and _has_synthetic(config) and (reason := why_not()):
-        reason = f"it cannot have synthetic addresses here: {reason}"
-    if wanted is PlaneChoice.KERNEL and reason:
-        raise CannotStart(f'host.plane: "kernel", but {reason}; take "userspace" or "auto"')
-    chosen = PlaneChoice.USERSPACE if reason else PlaneChoice.KERNEL
-    if wanted is PlaneChoice.AUTO:
-        log.line(f"plane: {chosen.value}" + (f", since {reason}" if reason else ""))
-    warning = esp_warning() if chosen is PlaneChoice.KERNEL else None
-    if warning:
-        log.line(f"! {warning}")
-    return chosen
-
-
-def _reqids_of_real(config: Config) -> frozenset[int]:
-    """Of the peers that the configuration names, and that programs know by their own addresses."""
-    groups = enumerate(Rulebook(config.rules).groups, REQID_BASE + 1)
-    return frozenset(reqid for reqid, group in groups if group[0].addressing is Addressing.REAL)
-
-
-def _has_synthetic(config: Config) -> bool:
-    return any(rule.addressing is Addressing.SYNTHETIC for rule in config.rules)
-
-
-def _may_administer() -> bool:
-    """CAP_NET_ADMIN is among our effective capabilities."""
-    status = Path("/proc/self/status").read_text()
-    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
-    return bool(int(effective, 16) >> Capability.NET_ADMIN & 1)
-
-
-def _said(error: Exception) -> str:
-    strerror = getattr(error, "strerror", None)
-    filename = getattr(error, "filename", None)
-    if strerror and filename:
-        return f"{filename}: {strerror}"
-    return strerror or str(error)

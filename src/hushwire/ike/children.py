@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from hushwire.ike.sa import IkeSA
 
 
+LINGER = 5.0
+"""Seconds for which packets are opened that were sealed before the peer knew of a replacement."""
+
+
 class Children(dict[bytes, ChildSA]):
     """By our inbound SPI."""
 
@@ -47,10 +51,16 @@ class Children(dict[bytes, ChildSA]):
                 sa.succession.mute_replaced()
 
     def remove(self, child: ChildSA) -> None:
-        """Take both directions out of the plane."""
+        """Take both directions out of the plane; of one that was replaced the inbound one a little later.
+
+        RFC 7296 s2.8: packets may be overtaken, by the Delete, too.
+        """
         if self.pop(child.spi_in, None) is None:
             return
-        self._sa.uninstall(*([child.inbound] if child.outbound_waits else [child.inbound, child.outbound]))
+        replaced = (child.rekeying or child.successor is not None) and self._sa.state is State.ESTABLISHED
+        self._sa.uninstall(child.inbound, linger=LINGER if replaced else 0.0)
+        if not child.outbound_waits:
+            self._sa.uninstall(child.outbound)
         for other in self.values():
             if other.successor is child:
                 other.successor = None

@@ -146,8 +146,8 @@ class IkeSA:
         if answered:
             self.resume(running, None, error)
 
-    def uninstall(self, *sas: SA) -> None:
-        self.host.outbox += [DeleteSA(SAName(sa.spi, sa.destination)) for sa in sas]
+    def uninstall(self, *sas: SA, linger: float = 0.0) -> None:
+        self.host.outbox += [DeleteSA(SAName(sa.spi, sa.destination), linger) for sa in sas]
 
     def _drive(self, running: Running, value: Any = None, error: Exception | None = None) -> None:
         before, self._current = self._current, running
