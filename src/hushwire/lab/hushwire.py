@@ -65,9 +65,11 @@ class Hushwire:
     def __exit__(self, *exception: object) -> None:
         self._end()
 
-    def restart(self, key: PrivateKey | None = None) -> None:
-        """Stop it as an administrator would, and start it again, with another key if one is given."""
+    def restart(self, key: PrivateKey | None = None, config: str = "") -> None:
+        """Stop it as an administrator would, and start it again, with another key or configuration if one is given."""
         self._end()
+        if config:
+            self.config.write_text(config.replace("{folder}", str(self.folder)))
         if key is not None:
             self.key = key
             (self.folder / "host.key").write_bytes(key.write_pem().expose())

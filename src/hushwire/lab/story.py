@@ -103,6 +103,13 @@ class Hosts(ABC, Generic[World]):
         self.daemons[name] = Hushwire(self[name], config, key, without=without)
         return self.daemons[name]
 
+    def instruct(self, name: str, rules: str, dns: str = "") -> Hushwire:
+        """Have a host's hushwire, which may run already, run by these rules; nothing is published."""
+        if name not in self.daemons:
+            return self.hire(name, rules, dns=dns, publish=False)
+        self.daemons[name].restart(config=self.config(name, rules, dns))
+        return self.daemons[name]
+
     def start(self, name: str) -> None:
         """Have a host's hushwire run from now on."""
         self._stack.enter_context(self.daemons[name])
