@@ -21,11 +21,15 @@ from hushwire.events import (
     Rekey,
     Remember,
 )
+from hushwire.ike import create_child, negotiation
+from hushwire.ike.negotiation import Wanted
+from hushwire.ike.proposals import EspOffer
 from hushwire.names.reverse import reverse_name
 from hushwire.node.latches import Latches
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action
+from hushwire.wire.registry import EncrID, EsnID
 
 from .conftest import ADDRESS, KEY, named
 
@@ -204,6 +208,56 @@ def test_an_anonymous_peer_is_the_same_only_within_its_ike_sa(make_net: Any, wha
     assert alice.flows == [SSH]
     assert net.fate(anew(net, "bob", ANONYMOUS), ALICE, patience=120) is Action.PROTECT
     assert alice.flows == []
+
+
+# --- quality of protection ---
+
+
+AES_128 = (EspOffer(((EncrID.AES_GCM_16, 128),), (), (EsnID.ESN,)),)
+
+
+@pytest.mark.parametrize("begins", ["alice", "bob"])
+@pytest.mark.parametrize("guard", ["both", "responder", "out"])
+def test_a_rekey_makes_nothing_weaker(make_net: Any, begins: str, guard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 5660 s2: to go on with shorter keys is not proposed, and refused; what there was stays."""
+    net = make_net()
+    alice = met(net)
+    assert {sa.suite.key_bits for sa in alice.sad.values()} == {256}
+    with_less(net.hosts[begins])
+    if guard != "both":
+        monkeypatch.setattr(create_child, "Wanted", lambda *wanted, **_: Wanted(*wanted))
+    if guard == "out":
+        monkeypatch.setattr(negotiation, "not_below", lambda offers, _: offers)
+        for host in net.hosts.values():
+            with_less(host)
+    before = [*alice.sad]
+    net.ask(net.hosts[begins], Rekey, str(BOB if begins == "alice" else ALICE), False)
+    net.wait(1)
+    assert ([*alice.sad] == before) is (guard != "out")
+    # Where it comes to that all the same, they are ended.
+    assert alice.flows == ([] if guard == "out" else [SSH])
+
+
+@pytest.mark.parametrize("weaker", [True, False])
+def test_a_flow_does_not_go_on_with_shorter_keys(make_net: Any, weaker: bool) -> None:
+    """Of the same party, which has other settings after a restart."""
+    net = make_net()
+    alice = met(net)
+    bob = anew(net, "bob", ANYBODY)
+    if weaker:
+        with_less(bob)
+    assert net.fate(bob, ALICE, patience=120) is Action.PROTECT
+    assert (128 in {sa.suite.key_bits for sa in alice.sad.values()}) is weaker
+    assert alice.flows == ([] if weaker else [SSH])
+    assert [notice["is"] for notice in alice.about("latch.broken")] == (
+        ["transport mode, keys of 128 bits"] if weaker else []
+    )
+
+
+def with_less(host: Any) -> None:
+    """From now on it proposes, and takes, shorter keys only."""
+    shared = host.node.ike._host
+    shared.settings = replace(shared.settings, esp_offers=AES_128)
 
 
 # --- down to clear ---

@@ -60,7 +60,8 @@ async def rekey(sa: "IkeSA", child: ChildSA) -> None:
         child.rekeying = False
         return
     try:
-        new = await _exchange(sa, Wanted((child.selector,), child.mode), child)
+        least = child.inbound.suite.key_bits
+        new = await _exchange(sa, Wanted((child.selector,), child.mode, least=least), child)
     except (Rejected, PlaneRefused, BadKeyExchange) as failure:
         child.rekeying = False
         child.rekey_at = sa.host.now.monotonic + sa.host.jitter(RETRY)
@@ -171,7 +172,8 @@ async def _respond_child(sa: "IkeSA", message: Message) -> None:
     nr = host.new_nonce()
     hint = ke.group if ke is not None else None
     nonces = (nonce.data, nr)
-    terms, choice, payloads = answer_request(sa, proof, message, nonces, with_ke=ke is not None, hint=hint)
+    least = replaced.inbound.suite.key_bits if replaced is not None else 0
+    terms, choice, payloads = answer_request(sa, proof, message, nonces, with_ke=ke is not None, hint=hint, least=least)
     shared = None
     if choice.ke != KeID.NONE:
         if ke is None or ke.group != choice.ke:

@@ -10,7 +10,7 @@ from hushwire.ike.child import ChildSA, ChildTerms, build
 from hushwire.ike.errors import PeerMisbehaved, Rejected
 from hushwire.ike.narrowing import AnySelector, asked, narrow, substitute
 from hushwire.ike.proof import Authenticated
-from hushwire.ike.proposals import EspChoice, accepted_esp, choose_esp, esp_proposals
+from hushwire.ike.proposals import EspChoice, accepted_esp, choose_esp, esp_proposals, not_below
 from hushwire.policy.sad import Mode
 from hushwire.policy.selector import Selector
 from hushwire.wire.message import Message
@@ -32,12 +32,16 @@ class Wanted:
     mode: Mode
     acquire: int = 0
     """The sequence number of the Acquire that asks for it."""
+    least: int = 0
+    """Bits of a cipher's key, and no fewer."""
 
 
 def request_payloads(sa: "IkeSA", wanted: Wanted, spi_in: bytes, *, with_ke: bool) -> list[Payload]:
-    """SA, TSi, TSr and the mode's notify, as the exchange's initiator."""
+    """SA, TSi, TSr and the mode's notify, as the exchange's initiator.  Raises Rejected."""
     local, remote = asked(wanted.selectors)
-    offers = esp_proposals(sa.host.settings.esp_offers, spi_in, with_ke=with_ke)
+    offers = esp_proposals(not_below(sa.host.settings.esp_offers, wanted.least), spi_in, with_ke=with_ke)
+    if not offers:
+        raise Rejected(NotifyType.NO_PROPOSAL_CHOSEN, f"we have nothing with keys of {wanted.least} bits any more")
     payloads: list[Payload] = [SecurityAssociation(offers), TSi(local), TSr(remote)]
     if wanted.mode is Mode.TRANSPORT:
         payloads.append(Notify(NotifyType.USE_TRANSPORT_MODE))
@@ -51,7 +55,7 @@ def take_response(
     answer, tsi, tsr = response.one(SecurityAssociation), response.one(TSi), response.one(TSr)
     if answer is None or tsi is None or tsr is None:
         raise PeerMisbehaved("a Child SA without SA, TSi or TSr")
-    choice = accepted_esp(sa.host.settings.esp_offers, answer.proposals, with_ke)
+    choice = accepted_esp(not_below(sa.host.settings.esp_offers, wanted.least), answer.proposals, with_ke)
     mode = _mode(response)
     if mode is not wanted.mode:
         raise Rejected(NotifyType.NO_PROPOSAL_CHOSEN, f"the peer insists on {mode.value} mode")
@@ -68,12 +72,13 @@ def answer_request(
     *,
     with_ke: bool,
     hint: KeID | None = None,
+    least: int = 0,
 ) -> tuple[ChildTerms, EspChoice, list[Payload]]:
     """What we make of the peer's request, and the payloads that say so.  Raises Rejected."""
     offer, tsi, tsr = request.one(SecurityAssociation), request.one(TSi), request.one(TSr)
     if offer is None or tsi is None or tsr is None:
         raise Rejected(NotifyType.INVALID_SYNTAX, "a Child SA without SA, TSi or TSr")
-    choice = choose_esp(sa.host.settings.esp_offers, offer.proposals, with_ke, hint)
+    choice = choose_esp(not_below(sa.host.settings.esp_offers, least), offer.proposals, with_ke, hint)
     mode = _mode(request)
     if mode is not proof.entry.mode:
         raise Rejected(NotifyType.NO_PROPOSAL_CHOSEN, f"{mode.value} mode, not {proof.entry.mode.value}")

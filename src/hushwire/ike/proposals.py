@@ -1,7 +1,7 @@
 """Negotiation of transforms (RFC 7296 s2.7, s3.3)."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hushwire.crypto.suite import IkeSuite
 from hushwire.ike.errors import Rejected
@@ -33,6 +33,12 @@ class EspOffer:
     esn: tuple[EsnID, ...]
     ke: tuple[KeID, ...] = ()
     """For CREATE_CHILD_SA; empty: no fresh key exchange (RFC 7296 s1.3.1)."""
+
+
+def not_below(offers: Sequence[EspOffer], bits: int) -> tuple[EspOffer, ...]:
+    """The same without ciphers whose keys are shorter: what replaces an SA is no weaker (RFC 5660 s2)."""
+    kept = (replace(each, encr=tuple(cipher for cipher in each.encr if cipher[1] >= bits)) for each in offers)
+    return tuple(offer for offer in kept if offer.encr)
 
 
 @dataclass(frozen=True, slots=True)

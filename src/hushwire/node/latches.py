@@ -1,20 +1,22 @@
 """Connection latching (RFC 5660): a flow is with one party for its life, and never less protected than it was.
 
 What a flow is with is known by its remote address: so what is latched is, for each address that policies speak of,
-who was there when flows with it could last begin.  Whoever is there next and is another ends them: their programs
-hear of it, before a packet of his can reach them.  Flows are never lost for being raised, be it from clear to
-protected, or from a stranger to somebody (RFC 5386 s4).
+who was there when flows with it could last begin, and how they were protected.  Whoever is there next and is another
+ends them: their programs hear of it, before a packet of his can reach them.  Flows are never lost for being raised, be
+it from clear to protected, or from a stranger to somebody.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from hushwire.events import CloseFlows, Effect, FlowsFound, Notice
+from hushwire.ike.child import ChildSA
 from hushwire.ike.proof import Authenticated
 from hushwire.node.known import KnownPeers
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.known import Known
 from hushwire.policy.pad import fingerprint_text
+from hushwire.policy.sad import Mode
 from hushwire.wire.address import IPAddress, IPNetwork, host_network
 
 
@@ -49,6 +51,25 @@ class Party:
         return f"{self.name or 'a stranger'} with {key}" if self.name or self.key else "somebody anonymous"
 
 
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How flows are protected (RFC 5660 s2: mode and quality of protection)."""
+
+    mode: Mode
+    bits: int
+    """Of the cipher's key."""
+
+    @classmethod
+    def of(cls, child: ChildSA) -> "Quality":
+        return cls(child.mode, child.inbound.suite.key_bits)
+
+    def is_kept_by(self, other: "Quality") -> bool:
+        return self.mode is other.mode and self.bits <= other.bits
+
+    def __str__(self) -> str:
+        return f"{self.mode.value} mode, keys of {self.bits} bits"
+
+
 class Latches:
     """Over all flows of local programs with peers."""
 
@@ -57,6 +78,7 @@ class Latches:
         self._number = number
         self._emit = emit
         self._with: dict[IPNetwork, Party] = {}
+        self._quality: dict[IPNetwork, Quality] = {}
         self._unsure: set[IPAddress] = set()
         """Addresses with which an earlier run had SAs: what flows with them goes on only with whom is remembered."""
         self._closing: dict[int, tuple[tuple[str, str], ...]] = {}
@@ -83,9 +105,20 @@ class Latches:
         if before is not None:
             self._close(tuple(broken), ("was", str(before)), ("is", str(party)))
 
+    def carried(self, remotes: Iterable[IPNetwork], child: ChildSA) -> None:
+        """A Child SA stands, by which flows are to go on."""
+        quality = Quality.of(child)
+        broken = {
+            remote: was for remote in remotes if (was := self._quality.get(remote)) and not was.is_kept_by(quality)
+        }
+        self._quality.update(dict.fromkeys(remotes, quality))
+        if broken:
+            self._close(tuple(broken), ("was", str(next(iter(broken.values())))), ("is", str(quality)))
+
     def loosened(self, remote: IPNetwork) -> None:
         """What goes there is not to be protected any more."""
         before, address = self._with.pop(remote, None), remote.network_address
+        self._quality.pop(remote, None)
         if before is not None or (address in self._unsure and remote == host_network(address)):
             self._unsure.discard(address)
             self._close((remote,), ("was", str(before or "protected")), ("is", "clear"))

@@ -44,6 +44,7 @@ from hushwire.events import (
     Why,
 )  # fmt: skip
 from hushwire.ike import report
+from hushwire.ike.child import ChildSA
 from hushwire.ike.endpoint import Endpoint
 from hushwire.ike.errors import Unauthorized
 from hushwire.ike.sa import IkeSA
@@ -415,7 +416,7 @@ class Node:
                     case report.Replaced(_, new):
                         self._tell("ike.rekeyed", new)
                     case report.ChildUp(sa, child):
-                        self._child_up(sa, now)
+                        self._child_up(sa, child, now)
                         self._tell("child.up", sa, ("spi", child.spi_in.hex()), ("suite", str(child.inbound.suite)))
                     case report.ChildDown(sa, child):
                         self._tell("child.down", sa, ("spi", child.spi_in.hex()))
@@ -489,10 +490,11 @@ class Node:
         if (peer := self._seeking.peer_of(sa)) is not None:
             self._check_standing(peer, sa, now)
 
-    def _child_up(self, sa: IkeSA, now: Now) -> None:
+    def _child_up(self, sa: IkeSA, child: ChildSA, now: Now) -> None:
         peer = self._seeking.peer_of(sa)
         if peer is None:
             return
+        self._latches.carried(self._policies.remotes(peer, sa.remote.address), child)
         unsettled = peer.refused or not peer.reached or peer.fallen
         peer.succeeded()
         for acquire in peer.found(sa.remote.address):
