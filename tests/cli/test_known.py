@@ -93,6 +93,7 @@ def test_show(daemon: Daemon) -> None:
         "level        encrypted, the highest that it reached with this key",
         "met          3 times, counted once an hour at most; "
         "first 2027-01-15 08:00 UTC, last counted 2027-01-15 10:00 UTC",
+        "held         to that until 2027-02-14 10:00 UTC, and for as long after each time it is seen",
     ]
     assert json.loads(said(daemon, "show", "bob.example", "--json")) == {
         "subject": "bob.example", "fingerprint": fingerprint_text(KEY), "level": "encrypted", "pinned": False,

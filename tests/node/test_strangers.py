@@ -20,8 +20,8 @@ from hushwire.events import (
 )
 from hushwire.names.ipseckey import IPSECKEY
 from hushwire.names.reverse import reverse_name
-from hushwire.node.memory import REMEMBERED_FOR
 from hushwire.policy.assurance import Assurance
+from hushwire.policy.known import HELD_FOR
 from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action
 from hushwire.policy.trust import Trusted, TrustStore
@@ -330,9 +330,11 @@ def test_a_month_later_an_address_may_be_anybody_s(make_net: Any) -> None:
     alice, _ = met(net, PERHAPS, PERHAPS)
     assert net.fate(alice, BOB) is Action.PROTECT
     net.hosts["bob"].addresses = ()
-    net.now = Now(net.now.monotonic, net.now.wall + REMEMBERED_FOR + 1)
+    net.now = Now(net.now.monotonic, net.now.wall + HELD_FOR + 1)
     alice = again(net, "alice", PERHAPS)
     assert net.fate(alice, BOB, patience=60) is Action.CLEAR
+    (told,) = alice.about("peer.clear")
+    assert (told["was"], told["until"]) == ("encrypted", "2027-02-14")
 
 
 @pytest.mark.parametrize("outcome", [Outcome.DENIED, Outcome.INSECURE])

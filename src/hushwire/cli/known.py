@@ -87,6 +87,8 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
     if told["times"]:
         often = "once" if told["times"] == 1 else f"{told['times']} times, counted once an hour at most"
         yield f"met          {often}; first {_time(told['first'])}, last counted {_time(told['last'])}"
+        if told["level"] != "clear":
+            yield f"held         to that until {_time(told['until'])}, and for as long after each time it is seen"
     else:
         yield f"met          never; pinned {_time(told['first'])}"
 

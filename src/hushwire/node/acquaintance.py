@@ -77,6 +77,7 @@ def record(known: Known) -> dict[str, str | float | bool]:
         "times": known.times,
         "first": known.first,
         "last": known.last,
+        "until": known.until,
     }
 
 

@@ -14,9 +14,6 @@ from hushwire.policy.assurance import Assurance
 from hushwire.policy.known import Known
 from hushwire.policy.trust import TrustStore
 
-REMEMBERED_FOR = 30 * 86400.0
-"""Seconds for which one that reached its level is not met in clear: an address may be somebody else's by then."""
-
 
 class KeyChanged(Unauthorized):
     """The peer proves another key than the one that it is known by, or none, and its rule does not take that."""
@@ -38,11 +35,18 @@ class Memory:
     def has_reached(self, subject: str, require: Assurance, wall: float) -> bool:
         """Whether one has reached a level of late."""
         known = self._known.of(subject)
-        return known is not None and known.level >= require and wall - known.last <= REMEMBERED_FOR
+        return known is not None and known.level >= require and wall <= known.until
 
     def recall(self, peer: Peer, wall: float) -> None:
         """Have a peer that is here again be what it was."""
         peer.reached = peer.reached or (peer.born and self.has_reached(peer.name, peer.rule.require, wall))
+
+    def expired(self, peer: Peer, wall: float) -> tuple[tuple[str, str], ...]:
+        """What there is to say when a peer is met in clear that once was not: what it was, and until when that held."""
+        known = self._known.of(peer.name)
+        if known is None or known.level < peer.rule.require or wall <= known.until:
+            return ()
+        return ("was", str(known.level)), ("until", acquaintance.day(known.until))
 
     def worth(self, peer: Peer, key: PublicKey) -> Assurance:
         """What a stranger's key is worth at a peer.  Raises KeyChanged.

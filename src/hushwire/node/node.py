@@ -216,7 +216,9 @@ class Node:
         if peer.fall_at <= now.monotonic:
             peer.fall()
             if peer.fallen:
-                self._notice("peer.clear", ("peer", peer.name), ("reason", peer.last_failure or "no answer yet"))
+                was = self._memory.expired(peer, now.wall)
+                reason = peer.last_failure or "no answer yet"
+                self._notice("peer.clear", ("peer", peer.name), ("reason", reason), *was, grave=bool(was))
             self._policies.sync(peer, now)
         if peer.refresh_at <= now.monotonic:
             self._policies.sync(peer, now)

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from hushwire.policy.assurance import Assurance
 
+HELD_FOR = 30 * 86400.0
+"""Seconds for which one that reached its level is not met below it: an address may be somebody else's by then."""
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -28,3 +31,8 @@ class Known:
     def is_friend(self) -> bool:
         """Whether it is more than a stranger who came by once: no stranger takes its place."""
         return self.pinned or self.times > 1
+
+    @property
+    def until(self) -> float:
+        """Wall-clock seconds until which it is not met below its level, unless it is seen again or forgotten."""
+        return self.last + HELD_FOR
