@@ -18,6 +18,7 @@ from hushwire.node import acquaintance
 from hushwire.node.known import COUNTED, MOST, KnownPeers
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.known import Known
+from hushwire.policy.known import HELD_FOR
 from hushwire.policy.pad import fingerprint_text
 from hushwire.timers import Now
 
@@ -97,7 +98,7 @@ def test_show(daemon: Daemon) -> None:
     ]
     assert json.loads(said(daemon, "show", "bob.example", "--json")) == {
         "subject": "bob.example", "fingerprint": fingerprint_text(KEY), "level": "encrypted", "pinned": False,
-        "times": 3, "first": BEGAN, "last": BEGAN + 2 * COUNTED,
+        "times": 3, "first": BEGAN, "last": BEGAN + 2 * COUNTED, "until": BEGAN + 2 * COUNTED + HELD_FOR,
     }  # fmt: skip
 
 
