@@ -17,8 +17,7 @@ from hushwire.events import KnownForget, KnownList, KnownPin, KnownShow
 from hushwire.node import acquaintance
 from hushwire.node.known import COUNTED, MOST, KnownPeers
 from hushwire.policy.assurance import Assurance
-from hushwire.policy.known import Known
-from hushwire.policy.known import HELD_FOR
+from hushwire.policy.known import HELD_FOR, Known
 from hushwire.policy.pad import fingerprint_text
 from hushwire.timers import Now
 
