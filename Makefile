@@ -1,11 +1,11 @@
 # Everything one does with a checkout.  `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test qemu libreswan check static format sim bench lock clean
+.PHONY: help demo test qemu libreswan check static format sim bench bench-strangers lock clean
 bin := .venv/bin
 
 help: ## show this list
 	@printf 'hushwire: IPsec for hosts that were never introduced\n\n'
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
 
 demo: ready-demo ## the story end to end on this machine: two hosts that know only each other's names
 	@$(bin)/hushwire lab demo
@@ -40,6 +40,9 @@ bench: ready-test ## hushwire and a peer in turn: handshakes, ESP, look-ups, and
 	@$(bin)/hushwire lab bench esp
 	@$(bin)/hushwire lab bench lookups
 	@$(bin)/hushwire lab bench latency
+
+bench-strangers: ready-test ## what remembered peers, trusted keys and peers at work cost as they grow: three minutes
+	@$(bin)/hushwire lab bench strangers
 
 lock: ready-test ## write requirements.lock anew from pyproject.toml
 	$(bin)/python tools/lock.py

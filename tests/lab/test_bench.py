@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from hushwire.lab import bench_latency, bench_lookups
+from hushwire.lab import bench_latency, bench_lookups, bench_strangers
 from hushwire.lab.bench_esp import PAIRS, Throughput, measure
 from hushwire.lab.bench_handshake import Comparison, Cost, cost, cpu_seconds, hushwire
 
@@ -38,6 +38,23 @@ def test_a_wait_says_whether_its_bound_holds(
     wait = bench_latency.Wait(distance, (50.0, 20.0), (cold, warm), 2.0)
     assert wait.verdicts == verdicts
     assert all(verdict in str(wait) for verdict in verdicts)
+
+
+def test_what_grows_can_be_seen() -> None:
+    row = bench_strangers.Row
+    figure = bench_strangers.Figure("a look", "dict", (row("1", (1.0, 3.0, 2.0), (1.0,)), row("9", (8.0,), (2.0,))))
+    assert [line.split()[-1] for line in str(figure).splitlines()] == ["grown", "1.00", "2.00"]
+    assert str(figure).splitlines()[1].split()[1:6] == ["2", "(1", "to", "3)", "1"]
+    assert str(figure).splitlines()[2].split()[3:] == ["4.00", "4.00", "/", "2.00"]
+
+
+def test_strangers() -> None:
+    """Every figure has a row for each size; that it is flat is for a quiet machine to say."""
+    told: list[object] = []
+    figures = bench_strangers.measure(1, told.append, (20, 200), (3, 30), (2, 4))
+    assert told == figures
+    assert all(len(figure.rows) >= 2 and all(min(row.ours) > 0 for row in figure.rows) for figure in figures)
+    assert len({figure.what for figure in figures}) == len(figures) == 11
 
 
 def test_cpu_time_is_counted() -> None:

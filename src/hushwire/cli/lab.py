@@ -80,3 +80,12 @@ def lookups(rounds: int, lookups: int) -> None:
     from hushwire.lab.bench_lookups import compare
 
     click.echo(compare(rounds, lookups, click.echo))
+
+
+@bench.command()
+@click.option("--rounds", type=click.IntRange(1, 100), default=5, show_default=True)
+def strangers(rounds: int) -> None:
+    """What it costs to remember peers, to trust keys and to have peers at work, as their number grows."""
+    from hushwire.lab.bench_strangers import measure
+
+    measure(rounds, click.echo)
