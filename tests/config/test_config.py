@@ -74,6 +74,7 @@ def test_every_setting() -> None:
         trusted = "/t"
         state = "/s"
         control = "/c"
+        peer-socket = "/p"
         port = 1500
         nat-port = 14500
         addresses = ["192.0.2.1", "2001:db8::1"]
@@ -110,8 +111,9 @@ def test_every_setting() -> None:
     config = parse(text, "alice.toml")
     addresses = (ip_address("192.0.2.1"), ip_address("2001:db8::1"))
     assert config.host == Host(
-        "alice.example", "/k", PlaneChoice.USERSPACE, "_hushwire", "/t", "/s", "/c", 1500, 14500, addresses
+        "alice.example", "/k", PlaneChoice.USERSPACE, "_hushwire", "/t", "/s", "/c", "/p", 1500, 14500, addresses
     )
+    assert (config.host.questions, Host("a.example").questions) == ("/p", "/run/hushwire/peer.sock")
     assert config.dns.trust_anchor == "/a"
     assert config.dns.forward == (
         NameServer(ip_address("127.0.0.1"), 5353), NameServer(ip_address("::1"), 53),

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -72,3 +74,35 @@ def test_what_is_not_there_is_not_found(diag: SockDiag) -> None:
         ):  # fmt: skip
             assert diag.find(other) is None
     assert diag.find(flow) is None or diag.find(flow).uid == 0  # type: ignore[union-attr]
+
+
+ENDS = """
+import os, socket, sys
+from ipaddress import ip_network
+from hushwire.linux.diag import SockDiag
+from hushwire.linux.netlink import NetlinkError
+from hushwire.linux.sandbox import confine
+
+with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+    diag = SockDiag()
+    if sys.argv[1] == "confined":
+        confine(uid=65534, gid=65534, network=False)
+    (connection,) = [
+        each for each in diag.connections(ip_network("127.0.0.1/32"))
+        if each.flow.local_port == client.getsockname()[1]
+    ]
+    assert diag.find(connection.flow) == connection
+    try:
+        print(diag.end(connection))
+    except NetlinkError as error:
+        print(os.strerror(error.errno))
+    os._exit(0)
+"""
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(("how", "said"), [("confined", "Operation not permitted\n"), ("free", "True\n")])
+def test_who_is_confined_looks_and_ends_nothing(how: str, said: str) -> None:
+    """With a socket that root opened: the kernel asks who writes to it, too."""
+    program = (sys.executable, "-u", "-c", ENDS, how)
+    assert subprocess.run(program, capture_output=True, text=True, check=True).stdout == said

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import PurePosixPath
 
 from hushwire.ike.proposals import EspOffer, IkeOffer
 from hushwire.ike.settings import ESP_OFFERS, IKE_OFFERS
@@ -89,12 +90,20 @@ class Host:
     """Directory for what outlives a restart."""
     control: str = "/run/hushwire/control"
     """Socket on which the `hushwire` commands reach the daemon."""
+    peer_socket: str = ""
+    """Socket on which every program may ask who is at the other end of its connections.  Empty: peer.sock, in the
+    directory of `control`."""
     port: int = 500
     """UDP port of IKE (RFC 7296 s2)."""
     nat_port: int = 4500
     """UDP port of IKE and ESP behind a NAT (RFC 7296 s2.23)."""
     addresses: tuple[IPAddress, ...] = ()
     """Its addresses to use.  Empty: every global one it has."""
+
+    @property
+    def questions(self) -> str:
+        """The path of `peer_socket`."""
+        return self.peer_socket or str(PurePosixPath(self.control).with_name("peer.sock"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,7 @@ READERS: Mapping[type[Any], Mapping[str, Reader]] = {
         "trusted": value.path,
         "state": value.path,
         "control": value.path,
+        "peer-socket": value.path,
         "port": PORT,
         "nat-port": PORT,
         "addresses": list_of(value.address),

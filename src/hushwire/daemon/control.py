@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from hushwire.daemon.questions import read_question
 from hushwire.events import (
     Capture,
     Connect,
@@ -21,6 +22,7 @@ from hushwire.events import (
     Reply,
     Status,
     SwitchKey,
+    Whois,
     Why,
 )  # fmt: skip
 from hushwire.names.name import BadName, host_name
@@ -35,7 +37,18 @@ MOST = 64
 """Commands under way."""
 
 Command = (
-    Connect | Disconnect | Rekey | Status | Why | Capture | SwitchKey | KnownList | KnownShow | KnownPin | KnownForget
+    Connect
+    | Disconnect
+    | Rekey
+    | Status
+    | Why
+    | Whois
+    | Capture
+    | SwitchKey
+    | KnownList
+    | KnownShow
+    | KnownPin
+    | KnownForget
 )
 
 
@@ -47,7 +60,7 @@ class SocketInUse(Exception):
     """Somebody answers at the socket's path."""
 
 
-def listen(path: Path) -> socket.socket:
+def listen(path: Path, mode: int = 0o600) -> socket.socket:
     """The socket at `path`, in place of what an earlier run left there.  Raises OSError, SocketInUse."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other, suppress(OSError):
@@ -57,8 +70,8 @@ def listen(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         listener.bind(str(path))
-        path.chmod(0o600)
-        listener.listen(16)
+        path.chmod(mode)
+        listener.listen(64)
         listener.setblocking(False)
     except OSError:
         listener.close()
@@ -134,6 +147,8 @@ def _read(octets: bytes, number: int) -> Command:
             return Disconnect(number, name)
         case {"command": "rekey", "name": str(name), "ike": bool(ike)}:
             return Rekey(number, name, ike)
+        case {"command": "whois"}:
+            return read_question(asked, number)
         case {"command": "why", "subject": str(subject)}:
             return Why(number, subject)
         case {"command": "capture", "name": str(name)}:

@@ -16,6 +16,7 @@ from functools import partial
 from hushwire.daemon.channel import Channel, ChannelClosed
 from hushwire.daemon.control import Control
 from hushwire.daemon.log import Log
+from hushwire.daemon.questions import Questions
 from hushwire.events import (
     CloseFlows,
     Count,
@@ -69,6 +70,8 @@ class Correspondents:
     control: socket.socket
     memory: Channel | None = None
     """None: nothing is remembered over a restart."""
+    questions: Questions | None = None
+    """Of programs; None: nobody may ask."""
 
 
 def main(node: Node, others: Correspondents, nat_port: int, log: Log, confine: Callable[[], None]) -> None:
@@ -111,6 +114,8 @@ class Worker:
             if channel is not None:
                 self._watch(self._home(channel), channel.fileno(), partial(self._from_channel, channel))
         self._watch(self._poll, others.control.fileno(), self._from_control)
+        if others.questions is not None:
+            self._watch(self._poll, others.questions.fileno(), partial(self._from_programs, others.questions))
         self._watch(self._poll, self._settling.fileno(), partial(self._serve, self._settling, 0))
         # Until we know whom we know, everybody would be a stranger.
         while others.memory is not None and not self._recall(others.memory):
@@ -185,6 +190,10 @@ class Worker:
         if command is not None:
             self._step([command])
 
+    def _from_programs(self, questions: Questions) -> None:
+        if (question := questions.serve()) is not None:
+            self._step([question])
+
     def _step(self, events: Sequence[Event]) -> None:
         """Step the Node with each, and perform the effects in order; those for one process go in one packet."""
         now = Now(time.monotonic(), time.time())
@@ -220,6 +229,8 @@ class Worker:
                     self._log.notice(effect, now.monotonic)
                 case Reply():
                     self._control.reply(effect)
+                    if self._others.questions is not None:
+                        self._others.questions.reply(effect)
         self._post(self._others.parent, *for_parent)
         self._tell_resolver(now.monotonic)
         if self._for_memory:

@@ -28,6 +28,7 @@ from hushwire.daemon.entropy import SystemEntropy
 from hushwire.daemon.guard import Forbidden, Guard, Request
 from hushwire.daemon.listener import open_sockets
 from hushwire.daemon.log import Log
+from hushwire.daemon.questions import MODE, Questions
 from hushwire.daemon.start import (
     CannotStart,
     be_alone,
@@ -102,6 +103,8 @@ class Descriptors:
     names: Names | None
     """With the kernel plane, where a rule has synthetic addresses."""
     control: socket.socket
+    questions: socket.socket
+    """For the node: where programs ask who is at the other end of their connections."""
     listen: list[socket.socket]
     """For the resolver: where programs ask for names."""
 
@@ -157,8 +160,10 @@ class Parent:
             self._install_policies()
             self._serve_generations()
         finally:
-            self._open.control.close()
-            Path(self._config.host.control).unlink(missing_ok=True)
+            host = self._config.host
+            for sock, path in ((self._open.control, host.control), (self._open.questions, host.questions)):
+                sock.close()
+                Path(path).unlink(missing_ok=True)
         self._log.line("stopped; policies stand")
 
     def _install_policies(self) -> None:
@@ -231,6 +236,7 @@ class Parent:
                 sock.bypass_xfrm()
             listen = open_sockets(self._config.dns.listen)
             listener = control.listen(Path(host.control))
+            questions = control.listen(Path(host.questions), MODE)
             if esp:
                 tun = Tun("hushwire%d", mtu=planes.TUN_MTU)
                 with Routes() as routes:
@@ -240,7 +246,7 @@ class Parent:
                 names = Names(planes.TUN_MTU, reqids_of_real(self._config))
         except (OSError, NetlinkError, control.SocketInUse) as error:
             raise CannotStart(said(error)) from None
-        return Descriptors(ike, esp, tun, raw, stands, names, listener, listen)
+        return Descriptors(ike, esp, tun, raw, stands, names, listener, questions, listen)
 
     def _keep_first_packets(self) -> None:
         """Have the kernel hold the packet that raises an Acquire, and raise another soon if nobody acted on it."""
@@ -308,17 +314,17 @@ class Parent:
             others = node.Correspondents(
                 Channel(node_parent, EVENTS), Channel(node_keeper, EVENTS), Channel(node_resolver, EVENTS),
                 Channel(plane_news, EVENTS) if plane_news is not None else None, self._open.ike, self._open.control,
-                Channel(node_memory, vocabulary((Recalled,))),
+                Channel(node_memory, vocabulary((Recalled,))), Questions.at(self._open.questions),
             )  # fmt: skip
             mind = Node(config, secrets, self._plane_name, SystemEntropy())
             node.main(mind, others, host.nat_port, Log("node"), partial(self._confine, "node", False))
 
-        descriptors = [node_parent, node_keeper, node_resolver, node_memory, self._open.control]
+        descriptors = [node_parent, node_keeper, node_resolver, node_memory]
         descriptors += [plane_news] if plane_news is not None else []
-        self._fork(children, "node", think, [*descriptors, *(sock.socket for sock in self._open.ike)])
+        opened = [self._open.control, self._open.questions, *(sock.socket for sock in self._open.ike)]
+        self._fork(children, "node", think, [*descriptors, *opened])
         for sock in (keeper_parent, resolver_parent, keeper_node, resolver_node, memory_node, *descriptors):
-            if sock is not self._open.control:
-                sock.close()
+            sock.close()
         if first:
             self._confine_self()
         self._log.line(f"{host.name} runs, {driven.name} plane")
