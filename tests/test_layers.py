@@ -22,7 +22,7 @@ ORDER: tuple[set[str], ...] = (
     {"daemon", "sim"},
     {"lab"},
     {"cli"},
-    {"__main__"},
+    {"__main__", "application"},
 )
 """Rooms from the ground up.  A room may import those below it; those in one set are siblings and never meet."""
 
@@ -77,6 +77,8 @@ def fault_of(room: str, target: str, lazy: bool) -> str:
         if room == "wire" and top not in sys.stdlib_module_names:
             return "wire knows the standard library only"
         return ""
+    if room == "application":
+        return "a program that asks loads nothing of the daemon"
     other = rest.split(".")[0]
     if other not in RANK:
         return f"{other} is no room of DESIGN.md section 2"
@@ -119,6 +121,7 @@ def test_imports_point_down() -> None:
         ("hushwire.daemon.parent", "from hushwire.sim import world"),
         ("hushwire.daemon.parent", "def run():\n    import hushwire.lab.demo"),
         ("hushwire.cli.lab", "from hushwire.lab import demo"),
+        ("hushwire.application", "from hushwire.wire.address import IPAddress"),
         ("hushwire.ike.attic.old", "from ...attic import old"),
         ("hushwire.node", "from time import monotonic"),
         ("hushwire.esp.plane", "import os.path"),
