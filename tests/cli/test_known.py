@@ -1,10 +1,6 @@
 """`hushwire known`: what an administrator sees of the memory of peers and does to it, over a control socket."""
 
-import itertools
 import json
-import select
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hushwire.cli import main
-from hushwire.daemon.control import Control, listen
-from hushwire.events import KnownForget, KnownList, KnownPin, KnownShow
+from hushwire.daemon.control import Command
+from hushwire.events import KnownForget, KnownList, KnownPin, KnownShow, Reply
 from hushwire.node import acquaintance
 from hushwire.node.known import COUNTED, MOST, KnownPeers
 from hushwire.policy.assurance import Assurance
@@ -21,38 +17,23 @@ from hushwire.policy.known import HELD_FOR, Known
 from hushwire.policy.pad import fingerprint_text
 from hushwire.timers import Now
 
+from .conftest import Daemon as ControlDaemon
+
 KEY, OTHER = bytes(range(32)), bytes(range(32, 64))
 BEGAN = 1.8e9
 """2027-01-15."""
 
 
-class Daemon:
-    """A control socket, and a memory behind it."""
+class Daemon(ControlDaemon):
+    """With a memory behind its socket."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         self.known = KnownPeers(lambda effect: None)
-        self._listener = listen(path)
-        self._control = Control(self._listener, itertools.count())
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
+        super().__init__(path, self._of_the_memory)
 
-    def _serve(self) -> None:
-        waiting: list[socket.socket] = []
-        while True:
-            select.select([self._listener], [], [], 10)
-            self._control.accept(waiting.append)
-            if not waiting:
-                return
-            select.select(waiting, [], [], 10)
-            command = self._control.read(waiting[0].fileno(), waiting.remove)
-            if isinstance(command, KnownList | KnownShow | KnownPin | KnownForget):
-                self._control.reply(acquaintance.answer(command, self.known, Now(0.0, BEGAN + 9 * COUNTED)))
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join(20)
-        self._listener.close()
+    def _of_the_memory(self, command: Command) -> Reply:
+        assert isinstance(command, KnownForget | KnownList | KnownPin | KnownShow)
+        return acquaintance.answer(command, self.known, Now(0.0, BEGAN + 9 * COUNTED))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import click
 COMMANDS = {
     "run": "daemon", "check": "daemon",
     "status": "control", "connect": "control", "disconnect": "control", "rekey": "control",
-    "why": "why",
+    "why": "why", "whois": "whois",
     "key": "key", "dns": "dns", "trust": "trust", "known": "known",
     "lab": "lab", "sim": "sim",
 }  # fmt: skip
@@ -18,6 +18,7 @@ SUMMARIES = {
     "check": "Say whether FILE would do, without starting.",
     "status": "Show who is there and how sure that is.",
     "why": "Explain what becomes of packets to a name or an address.",
+    "whois": "Say who is at the other end of a connection.",
     "connect": "Look NAME up, set its policy, and make an SA now.",
     "disconnect": "Delete the SAs with NAME; its policy stays.",
     "rekey": "Replace the keys with NAME now.",
