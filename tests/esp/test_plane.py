@@ -1,6 +1,7 @@
 """The plane as its host sees it: requests and packets in, packets and reports out."""
 
 from dataclasses import replace
+from ipaddress import ip_network
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from hushwire.esp.plane import Bypass, Cause, Deliver, Plane, Transmit
 from hushwire.esp.replay import ReplayWindow
 from hushwire.events import (
     Acquire,
+    CloseFlows,
     Count,
     Counted,
     DeletePolicy,
@@ -90,6 +92,22 @@ def test_a_packet_waits_for_its_sa(kit: SimpleNamespace) -> None:
     opened = [output for sent in outputs[1:] for output in receive(kit, bob, sent.data)]
     assert opened == [Deliver(packet) for packet in packets[:16]]
     assert plane.deadline() == NEVER
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_what_waits_ends_with_its_flow(kit: SimpleNamespace, ended: bool) -> None:
+    """RFC 5660 s2: who is there next does not get what was said to another."""
+    sa, plane = kit.make_sa(), Plane(SeededEntropy(b""))
+    plane.install(InstallPolicy(1, kit.policy(sa)), kit.NOW)
+    packet = kit.udp(kit.ALICE, kit.BOB, b"for bob")
+    assert plane.outbound(packet, kit.NOW)
+    closed = ip_network(f"{kit.BOB if ended else kit.MALLORY}")
+    assert plane.install(CloseFlows(2, (closed,)), kit.NOW) == []
+    outputs = plane.install(InstallSA(3, replace(sa, acquire=1)), kit.NOW)
+    assert outputs[0] == Installed(3)
+    assert len(outputs[1:]) == (0 if ended else 1)
+    # The next one waits for nothing.
+    assert len(plane.outbound(packet, kit.NOW)) == 1
 
 
 def test_what_waits_is_blocked_or_let_go_when_its_policy_changes(kit: SimpleNamespace) -> None:

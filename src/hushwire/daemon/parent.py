@@ -463,7 +463,7 @@ class Parent:
                 guard.done(request)
                 if isinstance(request, CloseFlows | CountFlows):
                     answers.append(flows.answer(request))
-                else:
+                if not isinstance(request, CountFlows):
                     allowed.append(request)
         answers += driven.perform(*allowed)
         if answers:

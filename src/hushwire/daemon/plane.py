@@ -20,6 +20,7 @@ from hushwire.daemon.entropy import SystemEntropy
 from hushwire.esp.batch import LARGEST, Buffer, Opener, Sealer
 from hushwire.esp.packet import read_packet
 from hushwire.esp.plane import Bypass, Output, Plane, Transmit
+from hushwire.events import CloseFlows
 from hushwire.linux.sockets import send_raw
 from hushwire.policy.sad import Direction
 from hushwire.timers import NEVER, Now
@@ -101,6 +102,9 @@ class Worker:
     def _from_channel(self) -> None:
         outputs: list[Output] = []
         for request in self._channel.receive():
+            if isinstance(request, CloseFlows):
+                # What they have said comes first: it may be on its way still.
+                self._from_tun()
             outputs += self.plane.install(request, _now())
         self._report(outputs)
 

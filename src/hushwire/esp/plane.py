@@ -23,6 +23,7 @@ from hushwire.esp.transform import HEADER, BadFrame, Unsupported
 from hushwire.esp.translate import Foreign, quoted, translate
 from hushwire.events import (
     Acquire,
+    CloseFlows,
     Count,
     Counted,
     DeletePolicy,
@@ -67,7 +68,7 @@ class Bypass:
     packet: bytes
 
 
-Request = InstallSA | DeleteSA | InstallPolicy | DeletePolicy | Count
+Request = InstallSA | DeleteSA | InstallPolicy | DeletePolicy | Count | CloseFlows
 Report = Acquire | Expire | Mapping | Installed | Refused | Counted
 Output = Transmit | Deliver | Bypass | Report
 
@@ -149,6 +150,10 @@ class Plane:
         """Do what a request asks; packets that were waiting for it come out."""
         if isinstance(request, Count):
             return [Counted(request.request, sum(map(self._packets, request.sas)))]
+        if isinstance(request, CloseFlows):
+            # RFC 5660 s2: what they have said and nobody has got is for nobody else.
+            self._hold.release(lambda held: any(held.acquire.flow.remote in remote for remote in request.remotes))
+            return []
         self.routes.clear()
         self.admitted.clear()
         match request:
