@@ -76,7 +76,7 @@ def peer(sock: socket.socket, *, socket_path: str = SOCKET, timeout: float = 5.0
 def require(sock: socket.socket, level: Level, timeout: float = 10.0, *, socket_path: str = SOCKET) -> Peer:
     """The same, if it is at least so sure who is there; where that can be had it is waited for, `timeout` seconds.
 
-    From then on the connection is never less protected and never with anybody else: sooner it ends (RFC 5660).
+    From then on the connection is protected, and with nobody else: sooner it ends (RFC 5660).
     Raises Insufficient, Unavailable, and ValueError if the socket has no other end.
     """
     if level not in LEVELS:
