@@ -23,6 +23,7 @@ from hushwire.crypto.secret import Secret
 from hushwire.daemon.channel import Channel, pair
 from hushwire.events import (
     Acquire,
+    CloseFlows,
     Count,
     Counted,
     DeletePolicy,
@@ -331,6 +332,17 @@ def step_deleted_sas_hold_traffic_until_new_ones_come(world: World) -> None:
         assert world.esp("alice") == before
         world.connect(*world.sas(), acquire=acquires[0].sequence)
         assert ping.wait(20) == 0
+
+
+def step_what_was_held_of_closed_flows_is_for_nobody(world: World) -> None:
+    """RFC 5660 s2: the SA that comes is with somebody else."""
+    with world.pinging(1, timeout=4) as ping:
+        acquire = world.alice.expect(Acquire)
+        world.alice.tell(CloseFlows(3, (host_network(world.bob.address),)))
+        world.connect(*world.sas(), acquire=acquire.sequence)
+        assert ping.wait(15) != 0
+    # What begins after that is not held up.
+    assert world.ping() == 1
 
 
 def step_policies_change_in_place_without_a_clear_packet(world: World) -> None:

@@ -6,7 +6,7 @@ packets leave and come through the TUN and no other way: when the TUN is gone th
 
 import errno
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
@@ -17,6 +17,7 @@ from hushwire.daemon.guard import REQIDS, Request
 from hushwire.daemon.synthetic import Names
 from hushwire.events import (
     Acquire,
+    CloseFlows,
     Count,
     Counted,
     DeletePolicy,
@@ -46,6 +47,8 @@ LATE = 2.0
 """Seconds after the end of a policy's lifetime, when the kernel, which counts whole ones, has surely let it go."""
 TUN_MTU = 1400
 """Octets: with UDP, ESP and its trailer it fits the 1,500 of the path, in IPv4 and IPv6."""
+EMPTIED_AFTER = 0.05
+"""Seconds after which the kernel has surely looked at a queue again: it does so at its next tick."""
 MOST_AWAITED, AWAITED = 1 << 12, 30.0
 """Addresses, and seconds."""
 TUN_QUEUE = 4000
@@ -97,6 +100,8 @@ class KernelPlane:
         self._events = XfrmEvents()
         self._passing = passing
         passing.orphan()
+        self._protecting: dict[Selector, Policy] = {}
+        """What holds packets until there are SAs."""
         self._traps: dict[Selector, Policy] = {}
         self._awaited: dict[IPAddress, tuple[Flow, float]] = {}
         """By remote address, flows of Acquires that a trap raised, and until when they count."""
@@ -124,7 +129,11 @@ class KernelPlane:
                     self._xfrm.delete_policy(selector, direction)
                     self._passing.drop(selector, direction)
                     if direction is Direction.OUT:
+                        self._protecting.pop(selector, None)
                         self._traps.pop(selector, None)
+                    return None
+                case CloseFlows(_, remotes):
+                    self._drop_held(remotes)
                     return None
                 case Count(number, sas):
                     return Counted(number, sum(map(self._packets, sas)))
@@ -137,7 +146,10 @@ class KernelPlane:
         self._passing.hold(policy)
         if policy.direction is not Direction.OUT:
             return
+        self._protecting.pop(policy.selector, None)
         self._traps.pop(policy.selector, None)
+        if policy.action is Action.PROTECT:
+            self._protecting[policy.selector] = policy
         if policy.action is Action.PROTECT and policy.selector.remote.num_addresses > 1:
             self._traps[policy.selector] = policy
         else:
@@ -151,6 +163,19 @@ class KernelPlane:
             for trap in self._traps.values():
                 if until >= now and trap.selector.matches(flow):
                     self._xfrm.install_policy(_leased(trap))
+
+    def _drop_held(self, remotes: Collection[IPNetwork]) -> None:
+        """What is held for a remote end is for nobody else (RFC 5660 s2): a policy that blocks empties its queue."""
+        held = [
+            policy for selector, policy in self._protecting.items()
+            if any(remote.version == selector.remote.version and remote.overlaps(selector.remote) for remote in remotes)
+        ]  # fmt: skip
+        for policy in held:
+            self._xfrm.install_policy(replace(policy, action=Action.BLOCK))
+        if held:
+            time.sleep(EMPTIED_AFTER)
+        for policy in held:
+            self._xfrm.install_policy(_leased(policy))
 
     def _packets(self, name: SAName) -> int:
         with suppress(NetlinkError):
