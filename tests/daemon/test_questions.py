@@ -261,11 +261,15 @@ def test_one_users_connections_are_bounded_and_another_is_served(node: Node, mon
 def test_all_connections_are_bounded(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST", 3)
     clients = []
-    for uid in range(5):
+    for uid in range(1, 6):
         runs_as(monkeypatch, uid)
         clients.append(node.client())
         node.serve()
     assert all(map(is_shut_out, clients[3:]))
+    # Root has a place whatever the others do.
+    runs_as(monkeypatch, 0)
+    node.client(ASKED)
+    assert len(node.serve()) == 1
 
 
 def test_who_waits_for_an_answer_counts_even_when_he_has_left(node: Node) -> None:

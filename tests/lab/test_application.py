@@ -2,14 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hushwire.lab import uml
+from hushwire.lab.peer import eventually
 from hushwire.lab.story import Story
 
 PLANE = os.environ.get("HUSHWIRE_PLANE", "userspace")
@@ -131,6 +134,20 @@ def test_programs_ask(story: Story) -> None:
     (found,) = json.loads(story["alice"].run(*whois, "--json").stdout)
     assert (found["level"], found["binding"]) == ("encrypted", there["binding"])
     assert "encrypted\nhow          first contact" in story["alice"].run(*whois).stdout
+
+    # The socket outlives the process that answers at it, and it is the same key that is met again.
+    pids = Path(f"/proc/{alice.pid}/task/{alice.pid}/children").read_text().split()
+    (node,) = (int(pid) for pid in pids if Path(f"/proc/{pid}/comm").read_text() == "hushwire:node\n")
+    os.kill(node, signal.SIGKILL)
+    told = {}
+
+    def is_answered() -> bool:
+        told.clear()
+        told.update(ask(story, story["bob"].v4, kind="udp")[0])
+        return "error" not in told
+
+    assert eventually(is_answered, 60), (told, story.log())
+    assert told["binding"] == there["binding"]
 
     # Without a daemon nobody can say.
     alice.__exit__()

@@ -29,7 +29,7 @@ from hushwire.wire.address import IPAddress
 MODE = 0o666
 """Of the socket: who may see it may ask."""
 MOST, MOST_OF_USER = 512, 64
-"""Connections at once: in all, and of one user."""
+"""Connections at once: in all, root's apart, and of one user."""
 SILENCE = 3.0
 """Seconds that a program has for its question, before its place is another's."""
 LARGEST = 1024
@@ -119,7 +119,7 @@ class Questions:
                     break
                 self._forget(descriptor)
                 self._leave(asker)
-            if self._of_user.total() >= MOST or self._of_user[uid] >= MOST_OF_USER:
+            if (self._of_user.total() >= MOST and uid != ROOT) or self._of_user[uid] >= MOST_OF_USER:
                 connection.close()
                 return
             self._of_user[uid] += 1

@@ -213,8 +213,10 @@ class Answers:
             return f"its key is in the trust store{f' as {trusted.label}' if trusted.label else ''}"
         if known is not None and known.pinned:
             return "an administrator has pinned its key"
-        if known is None or known.times < 2:
-            return "first contact: whoever was there at that time has this key"
+        if known is None:
+            return "first contact: whoever is there has this key"
+        if known.times < 2:
+            return f"first contact was on {day(known.first)}: whoever was there then has this key"
         if proof.assurance is Assurance.CONTINUOUS:
             return f"the same key since {day(known.first)}, met {known.times} times"
         return f"a stranger with this key since {day(known.first)}"
