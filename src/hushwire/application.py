@@ -12,7 +12,7 @@ import json
 import socket
 from dataclasses import dataclass
 from struct import Struct
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 SOCKET = "/run/hushwire/peer.sock"
 """Where the daemon answers; `peer-socket` in its configuration."""
@@ -132,7 +132,7 @@ def _peer(told: dict[str, Any]) -> Peer:
     return Peer(**{each: told[each] for each in plain}, name=told["peer"], binding=binding)
 
 
-LEVELS = ("clear", "encrypted", "continuous", "trusted", "named")
+LEVELS: tuple[str, ...] = get_args(Level)
 GRACE = 2.0
 """Seconds for an answer to arrive that the daemon gives at the last moment."""
 TIMEVAL = Struct("@l l")

@@ -469,3 +469,8 @@ def test_a_rule_about_everything_needs_name_servers() -> None:
     (line,) = mistakes(HOST + everything)
     assert line.startswith("alice.toml: rule[1].peer: hushwire asks name servers everywhere")
     assert parse(HOST + '[dns]\nforward = ["192.0.2.53"]\n' + everything, "alice.toml").rules
+
+
+def test_two_sockets_are_not_one() -> None:
+    (line,) = mistakes('[host]\nname = "a.example"\ncontrol = "/c"\npeer-socket = "/c"\n')
+    assert line == "alice.toml: host.peer-socket: the same as host.control; give it a path of its own"

@@ -1,6 +1,7 @@
 """The application's question at a Node (RFC 5387 s3.2, RFC 5660 s2.3): the answer is what its packets meet."""
 
 import json
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -8,11 +9,14 @@ import pytest
 
 from hushwire.config import Addressing, Anonymous, Group, Rule, Start
 from hushwire.crypto.channel_binding import channel_binding
-from hushwire.events import KnownPin, Rekey, Whois
+from hushwire.events import KnownPin, Recalled, Rekey, Whois
 from hushwire.names.reverse import reverse_name
+from hushwire.node.base import base_policies
 from hushwire.node.policies import Policies
 from hushwire.policy.assurance import Assurance
+from hushwire.policy.known import Known
 from hushwire.policy.pad import fingerprint_text
+from hushwire.policy.sad import Direction
 from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action
 from hushwire.policy.trust import Trusted, TrustStore
@@ -40,10 +44,33 @@ def flow(remote: Any = BOB, port: int = 25, local: Any = ALICE) -> Flow:
 
 
 def ask(net: Any, name: str, about: Flow, *require: Any) -> tuple[Any, dict[str, Any]]:
-    """The Reply and what is in it."""
-    reply = net.ask(net.hosts[name], Whois, about, *require)
+    """The Reply and what is in it, which is never more than its packets meet."""
+    host = net.hosts[name]
+    reply = net.ask(host, Whois, about, *require)
     assert reply is not None
-    return reply, json.loads(reply.body)
+    told = json.loads(reply.body)
+    assert told["level"] in fate(host, about)
+    return reply, told
+
+
+def fate(host: Any, about: Flow) -> set[str | None]:
+    """What its plane does with packets of a flow, as levels: nothing that is told may be better."""
+    if about.remote in host.addresses or about.remote.is_loopback:
+        return {"clear"}
+    out = [
+        policy for policy in (*host.spd.values(), *base_policies(host.node._config))
+        if policy.direction is Direction.OUT and policy.selector.matches(about)
+    ]  # fmt: skip
+    # What is made up for a name has a way of its own, past the block of all such addresses.
+    policy = min(out, key=lambda policy: (policy.real is None, policy.priority), default=None)
+    if policy is None or policy.action is Action.CLEAR:
+        return {"clear"}
+    real = replace(about, remote=policy.real or about.remote)
+    carried = policy.action is Action.PROTECT and any(
+        sa.direction is Direction.OUT and sa.reqid == policy.reqid and sa.selector.matches(real)
+        for sa in host.sad.values()
+    )
+    return {str(level) for level in Assurance if level > Assurance.CLEAR} if carried else {None}
 
 
 def wait_for(net: Any, name: str, about: Flow, require: Assurance, patience: float = 10.0) -> Any:
@@ -205,6 +232,30 @@ def test_a_port_that_a_rule_lets_go_in_clear_is_clear(make_net: Any) -> None:
     reply, told = ask(net, "alice", flow(port=25), Assurance.ENCRYPTED, 5.0)
     assert (reply.ok, told["level"], told["how"]) == (False, "clear", "the configuration lets it go in clear")
     assert other["level"] == "encrypted"
+
+
+def test_each_port_has_its_own_sa(make_net: Any) -> None:
+    """That another port's packets are sealed for the same peer is nothing to a flow."""
+    net = make_net()
+    ports = [Rule("bob.example", protocol=TCP, remote_port=port) for port in (25, 80)]
+    net.host("alice", *ports)
+    net.host("bob", named("alice"))
+    net.start()
+    net.packet(net.hosts["alice"], BOB, TCP, 25)
+    net.wait(2)
+    assert ask(net, "alice", flow(port=25))[1]["level"] == "named"
+    assert ask(net, "alice", flow(port=80))[1]["level"] is None
+    reply, _ = wait_for(net, "alice", flow(port=80), Assurance.NAMED)
+    assert reply.ok, reply.text
+
+
+def test_what_is_remembered_of_another_key_is_not_told(net: Any) -> None:
+    alice = net.hosts["alice"]
+    before = Known("bob.example", KEY["other"].public.fingerprint, 1e9, 1e9, 3, Assurance.NAMED)
+    net.step(alice, Recalled((before,), True))
+    assert net.fate(alice, BOB) is Action.PROTECT
+    _, told = ask(net, "alice", flow())
+    assert (told["level"], told["since"], told["met"]) == ("named", None, 0)
 
 
 def test_a_synthetic_address_belongs_to_its_name(make_net: Any) -> None:

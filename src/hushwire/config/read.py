@@ -43,6 +43,8 @@ def parse(text: str, source: str) -> Config:
         mistakes += conflicts(rules)
         mistakes += unsaid(rules)
         mistakes += unreachable(rules, sections["dns"])
+        if sections["host"].questions == sections["host"].control:
+            mistakes.append("host.peer-socket: the same as host.control; give it a path of its own")
         if sections["dns"].roots and sections["dns"].forward:
             mistakes.append("dns.roots: with dns.forward nobody asks them; leave one of the two out")
     if mistakes:
