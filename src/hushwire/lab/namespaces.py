@@ -27,8 +27,11 @@ from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
 from typing import IO
 
-NUMBERS = {"alice": 1, "bob": 2, "carol": 3, "dns": 53, "mallory": 66}
-"""The last part of each host's addresses (and of its MAC address)."""
+NUMBERS = {
+    "alice": 1, "bob": 2, "carol": 3, "dns": 53, "mallory": 66,
+    "sg-a": 11, "sg-b": 12, "q": 13, "r": 14, "btns-c": 15, "btns-d": 16,
+}  # fmt: skip
+"""The last part of each host's addresses (and of its MAC address).  Those of the second line are RFC 5386's, s3."""
 
 _serial = itertools.count()
 
