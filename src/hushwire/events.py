@@ -13,6 +13,7 @@ from hushwire.policy.known import Known
 from hushwire.policy.sad import SA, Direction, SAName
 from hushwire.policy.selector import Flow, Selector
 from hushwire.policy.spd import Policy
+from hushwire.policy.trust import Trusted
 from hushwire.wire.address import Endpoint, IPAddress, IPNetwork
 
 # --- Events: what happens -------------------------------------------------------------------------------------------
@@ -191,6 +192,23 @@ class SwitchKey:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustChanged:
+    """`hushwire trust add` or `remove`: the trust store's file is another."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrustRead:
+    """The parent's answer to ReadTrusted, in parts."""
+
+    request: int
+    keys: tuple[Trusted, ...]
+    complete: bool
+    """There are no more."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostKey:
     """The keeper holds the key that ReadKey asked for."""
 
@@ -290,8 +308,8 @@ class Stop:
 
 Event = (
     Timeout | Datagram | Acquire | Expire | Mapping | Installed | Refused | Signed | Answered | AddressesChanged
-    | Asked | HostKey | Counted | FlowsFound | Began
-    | Connect | Disconnect | Rekey | Status | Why | Whois | Capture | SwitchKey | Stop
+    | Asked | HostKey | TrustRead | Counted | FlowsFound | Began
+    | Connect | Disconnect | Rekey | Status | Why | Whois | Capture | SwitchKey | TrustChanged | Stop
     | Recalled | KnownList | KnownShow | KnownPin | KnownForget
 )  # fmt: skip
 
@@ -356,6 +374,13 @@ class Release:
 @dataclass(frozen=True, slots=True)
 class ReadKey:
     """Have the keeper read the host's key file again.  Answered by HostKey, or Refused."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTrusted:
+    """Have the parent read the trust store again.  Answered by TrustRead, or Refused."""
 
     request: int
 
@@ -450,6 +475,6 @@ class Reply:
 
 
 Effect = (
-    Send | Sign | ReadKey | Lookup | Release | InstallSA | DeleteSA | InstallPolicy | DeletePolicy | Count
+    Send | Sign | ReadKey | ReadTrusted | Lookup | Release | InstallSA | DeleteSA | InstallPolicy | DeletePolicy | Count
     | CloseFlows | CountFlows | Notice | Reply | Remember | Forget
 )  # fmt: skip

@@ -20,9 +20,13 @@ from hushwire.cli import main
 from hushwire.cli.trust import changing
 from hushwire.crypto.keys import KeyKind, PrivateKey, PublicKey
 from hushwire.crypto.secret import Secret
+from hushwire.daemon.control import Command
 from hushwire.daemon.keyfile import LARGEST_STORE
+from hushwire.events import Reply, TrustChanged
 from hushwire.policy.pad import fingerprint_text
 from hushwire.policy.trust import Trusted, TrustStore
+
+from .conftest import Daemon
 
 BOB = PrivateKey.from_seed(Secret(b"bob".ljust(32))).public
 CAROL = PublicKey.of(ec.derive_private_key(7, ec.SECP384R1()).public_key())
@@ -40,7 +44,11 @@ def store(tmp_path: Path) -> Path:
 
 
 def run(store: Path, *arguments: str | Path, input: str | None = None) -> Result:
-    return CliRunner().invoke(main, ["trust", *map(str, arguments), "--store", str(store)], input=input)
+    """No hushwire runs here, unless one answers beside the store."""
+    words = ["trust", *map(str, arguments), "--store", str(store)]
+    if arguments[0] in ("add", "remove"):
+        words += ["--control", str(store.with_name("control"))]
+    return CliRunner().invoke(main, words, input=input)
 
 
 def done(result: Result) -> list[str]:
@@ -324,3 +332,28 @@ def test_ten_thousand(store: Path, tmp_path: Path) -> None:
     assert done(run(store, "show", "host9999"))[2] == "label: host9999"
     assert len(done(run(store, "remove", "host9999"))) == 1
     assert len(json.loads(run(store, "list", "--json").stdout)) == 10_000
+
+
+@pytest.mark.parametrize("command", [["add", CAROL.fingerprint.hex()], ["remove", "bob"]], ids=["add", "remove"])
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_hushwire_that_runs_reads_it_again(store: Path, command: list[str], heard: bool) -> None:
+    asked: list[object] = []
+
+    def answer(command: Command) -> Reply:
+        asked.append(command)
+        return Reply(command.request, heard, "1 keys are trusted now" if heard else "trusted: mode 0666")
+
+    daemon = Daemon(store.with_name("control"), answer)
+    try:
+        result = run(store, *command)
+    finally:
+        daemon.close()
+    assert asked == [TrustChanged(asked[0].request)]  # type: ignore[attr-defined]
+    if heard:
+        assert done(result)[-1] == "the hushwire that runs here has read it: 1 keys are trusted now"
+    else:
+        assert result.exit_code == 1
+        assert result.stderr == (
+            "Error: the store is changed; the hushwire that runs has not read it: trusted: mode 0666\n"
+        )
+    assert store.read_text() != FILE

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hushwire.daemon.control import LARGEST, MOST, Command, Control, ControlError, SocketInUse, ask, listen
-from hushwire.events import Capture, Connect, Disconnect, Rekey, Reply, Status, SwitchKey, Why
+from hushwire.events import Capture, Connect, Disconnect, Rekey, Reply, Status, SwitchKey, TrustChanged, Why
 
 
 class Daemon:
@@ -57,6 +57,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
         ({"command": "why", "subject": "192.0.2.2"}, Why(7, "192.0.2.2")),
         ({"command": "capture", "name": "Bob.Example."}, Capture(7, "bob.example")),
         ({"command": "key"}, SwitchKey(7)),
+        ({"command": "trust"}, TrustChanged(7)),
     ],
 )
 def test_commands(daemon: Daemon, asked: dict[str, Any], command: Command) -> None:

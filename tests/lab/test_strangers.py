@@ -80,6 +80,34 @@ def test_the_second_contact(story: Story) -> None:
     assert story.seen([*canaries, *more]) == 0
 
 
+@pytest.mark.lab
+def test_a_trust_store_that_changes(story: Story) -> None:
+    """What an administrator says counts at once, for who is not here yet and for who is."""
+    alice, bob = (
+        story.hire(name, rules(story, "block", require), publish=False)
+        for name, require in (("alice", "trusted"), ("bob", "encrypted"))
+    )
+    pages, address = story.serve_web(story["bob"]), str(story["bob"].v4)
+    fetched, canaries = story.curl(story["alice"], address, pages, limit=3)
+    assert not fetched, story.log()
+
+    def trust(*words: str) -> str:
+        command = (sys.executable, "-m", "hushwire", "trust", *words)
+        store = ("--store", str(alice.folder / "trusted"), "--control", str(alice.control))
+        return story["alice"].run(*command, *store).stdout
+
+    fingerprint = bob.key.public.fingerprint.hex()
+    assert "has read it: 1 keys are trusted now" in trust("add", fingerprint, "--label", "bob")
+    fetched, more = story.curl(story["alice"], address, pages, limit=30)
+    assert fetched, story.log()
+    assert story.peer("alice", address)["level"] == "trusted"
+    assert "has read it: 0 keys are trusted now" in trust("remove", "bob")
+    assert eventually(lambda: story.peer("alice", address)["level"] is None, 20), story.log()
+    fetched, again = story.curl(story["alice"], address, pages, limit=3)
+    assert not fetched, story.log()
+    assert story.seen([*canaries, *more, *again]) == 0
+
+
 @pytest.mark.uml
 def test_with_the_kernel_plane() -> None:
     # Not what outlives a restart: SQLite does not open its file again on the file system that this kernel has.

@@ -32,6 +32,7 @@ from hushwire.events import (
     Lookup,
     Notice,
     Outcome,
+    ReadTrusted,
     Refused,
     Release,
     Reply,
@@ -39,6 +40,7 @@ from hushwire.events import (
     Sign,
     Signed,
     Timeout,
+    TrustRead,
 )  # fmt: skip
 from hushwire.names.binding import AAAA, A
 from hushwire.names.ipseckey import IPSECKEY, KeyRecord, write_record
@@ -47,7 +49,7 @@ from hushwire.node import Node, Secrets
 from hushwire.policy.sad import SAName
 from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action
-from hushwire.policy.trust import TrustStore
+from hushwire.policy.trust import Trusted, TrustStore
 from hushwire.timers import Now
 from hushwire.wire.registry import PrfID
 
@@ -83,6 +85,8 @@ class Host:
     unconfirmed: list[int] = field(default_factory=list)
     carried: int = 0
     """Packets of all its SAs together."""
+    trusted: list[Trusted] = field(default_factory=list)
+    """What its trust store says when it is read again."""
     flows: list[Flow] = field(default_factory=list)
     """Connections of its programs."""
     ends: dict[Any, float] = field(default_factory=dict)
@@ -214,6 +218,12 @@ class Net:
                 host.spd.pop((selector, direction), None)
             case Count(request, sas):
                 self.step(host, Counted(request, host.carried if set(sas) & set(host.sad) else 0))
+            case ReadTrusted(request) if host.refuse(effect):
+                self.step(host, Refused(request, "by the test"))
+            case ReadTrusted(request):
+                half = len(host.trusted) // 2
+                self.step(host, TrustRead(request, tuple(host.trusted[:half]), False))
+                self.step(host, TrustRead(request, tuple(host.trusted[half:]), True))
             case CloseFlows(request, remotes):
                 closed = [flow for flow in host.flows if any(flow.remote in remote for remote in remotes)]
                 host.flows = [flow for flow in host.flows if flow not in closed]

@@ -14,8 +14,11 @@ from hushwire.events import (
     KnownForget,
     KnownPin,
     Outcome,
+    ReadTrusted,
     Recalled,
     Remember,
+    Send,
+    TrustChanged,
     Verdict,
 )
 from hushwire.names.ipseckey import IPSECKEY
@@ -257,6 +260,45 @@ def test_a_key_of_the_trust_store(make_net: Any, require: Assurance, trusted: bo
         assert alice.about("ike.established")[-1]["level"] == ("trusted" if trusted else "encrypted")
     else:
         assert "hushwire trust add SHA256:" in alice.about("ike.closed")[-1]["reason"]
+
+
+def test_a_key_that_is_trusted_from_now_on(make_net: Any) -> None:
+    """Who is here by it is raised: not a message is sent for that."""
+    net = make_net()
+    alice, _ = met(net, None, None)
+    assert net.fate(alice, BOB) is Action.PROTECT
+    (sa,) = alice.node.ike.sas
+    alice.trusted = [Trusted(KEY["other"].public.fingerprint), Trusted(KEY["bob"].public.fingerprint, "bob's")]
+    said = len(alice.said)
+    reply = net.ask(alice, TrustChanged)
+    assert (reply.ok, reply.text) == (True, "2 keys are trusted now")
+    assert alice.node.ike.sas == [sa]
+    assert sa.authenticated.assurance is Assurance.TRUSTED
+    assert [notice["level"] for notice in alice.about("peer.raised")] == ["trusted"]
+    assert not any(isinstance(effect, Send) for effect in alice.said[said:])
+    assert alice.node._known.of(str(BOB)).level is Assurance.TRUSTED
+
+
+@pytest.mark.parametrize("require", [Assurance.ENCRYPTED, Assurance.TRUSTED])
+@pytest.mark.parametrize("read", [True, False])
+def test_a_key_that_is_trusted_no_more(make_net: Any, require: Assurance, read: bool) -> None:
+    """Who was let in by it is out at once; who may be anybody comes again, and is worth less.  The control: unread."""
+    net = make_net()
+    store = TrustStore([Trusted(KEY["bob"].public.fingerprint, "bob's")])
+    alice = net.host("alice", Rule(ALL, require), trusted=store)
+    net.host("bob", ANYBODY)
+    net.start()
+    assert net.fate(alice, BOB) is Action.PROTECT
+    (before,) = alice.node.ike.sas
+    alice.refuse = lambda effect: not read and isinstance(effect, ReadTrusted)
+    assert net.ask(alice, TrustChanged).ok is read
+    net.wait(1)
+    assert (before not in alice.node.ike.sas) is read
+    assert bool(alice.about("trust.withdrawn")) is read
+    out = read and require is Assurance.TRUSTED
+    assert net.fate(alice, BOB, patience=20) is (Action.BLOCK if out else Action.PROTECT)
+    if read and not out:
+        assert alice.about("ike.established")[-1]["level"] == "continuous"
 
 
 # --- continuity ---

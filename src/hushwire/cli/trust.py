@@ -12,9 +12,11 @@ from pathlib import Path
 
 import click
 
+from hushwire.cli.control import CONTROL
 from hushwire.cli.identity import write_whole
 from hushwire.cli.options import FILE
 from hushwire.crypto.public import read_public_keys
+from hushwire.daemon.control import ControlError, NotRunning, ask
 from hushwire.daemon.keyfile import LARGEST_STORE, KeyFileError, read_trusted
 from hushwire.policy.pad import fingerprint_text
 from hushwire.policy.trust import BadTrust, Trusted, TrustStore, label_of, read_fingerprint
@@ -34,7 +36,8 @@ def trust() -> None:
 @click.argument("keys", nargs=-1, required=True, metavar="FILE|FINGERPRINT...")
 @click.option("--label", help="What to call it.  Default: what the file says, or the file's name.")
 @STORE
-def add(keys: tuple[str, ...], label: str | None, store: Path) -> None:
+@CONTROL
+def add(keys: tuple[str, ...], label: str | None, store: Path, control: Path) -> None:
     """Trust the keys of each FILE, or the key of a FINGERPRINT.
 
     A FILE has public keys in PEM or as OpenSSH writes them (one a line; known_hosts too), or is another host's trust
@@ -55,6 +58,7 @@ def add(keys: tuple[str, ...], label: str | None, store: Path) -> None:
             f"added: {key}" if there.add(key) else f"there already: {there.get(key.fingerprint)}" for key in offered
         ]
     click.echo("\n".join(told))
+    _tell(control)
 
 
 @trust.command("list")
@@ -86,11 +90,13 @@ def show(key: str, store: Path) -> None:
 @trust.command()
 @click.argument("key", metavar="FINGERPRINT|LABEL")
 @STORE
-def remove(key: str, store: Path) -> None:
-    """Trust the key of a FINGERPRINT no more, or all that have a LABEL."""
+@CONTROL
+def remove(key: str, store: Path, control: Path) -> None:
+    """Trust the key of a FINGERPRINT no more, or all that have a LABEL: who is here by it has to prove himself anew."""
     with changing(store) as there:
         gone = [there.remove(found.fingerprint) for found in _meant(there, key, store)]
     click.echo("\n".join(f"removed: {found}" for found in gone))
+    _tell(control)
 
 
 @contextmanager
@@ -131,6 +137,19 @@ def _locked(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _tell(control: Path) -> None:
+    """Have a hushwire that runs here read its store again."""
+    try:
+        answer = ask(control, {"command": "trust"})
+    except NotRunning:
+        return
+    except ControlError as error:
+        raise click.ClickException(f"the store is changed; the hushwire that runs has not read it: {error}") from None
+    if not answer["ok"]:
+        raise click.ClickException(f"the store is changed; the hushwire that runs has not read it: {answer['text']}")
+    click.echo(f"the hushwire that runs here has read it: {answer['text']}")
 
 
 def _read_store(file: Path) -> TrustStore:

@@ -22,6 +22,7 @@ from hushwire.events import (
     Reply,
     Status,
     SwitchKey,
+    TrustChanged,
     Whois,
     Why,
 )  # fmt: skip
@@ -45,6 +46,7 @@ Command = (
     | Whois
     | Capture
     | SwitchKey
+    | TrustChanged
     | KnownList
     | KnownShow
     | KnownPin
@@ -54,6 +56,10 @@ Command = (
 
 class ControlError(Exception):
     """The daemon cannot be asked; one line says why and what to do."""
+
+
+class NotRunning(ControlError):
+    """There is no daemon."""
 
 
 class SocketInUse(Exception):
@@ -155,6 +161,8 @@ def _read(octets: bytes, number: int) -> Command:
             return Capture(number, host_name(name))
         case {"command": "key"}:
             return SwitchKey(number)
+        case {"command": "trust"}:
+            return TrustChanged(number)
         case {"command": "known-list", "after": str(after)}:
             return KnownList(number, after)
         case {"command": "known-show", "subject": str(subject)}:
@@ -175,9 +183,9 @@ def ask(path: Path, command: dict[str, object], timeout: float = 60.0) -> dict[s
             connection.sendall(json.dumps(command).encode())
             octets = b"".join(iter(lambda: connection.recv(LARGEST), b""))
         except FileNotFoundError:
-            raise ControlError(f"{path}: no hushwire runs here; start it with `hushwire run`") from None
+            raise NotRunning(f"{path}: no hushwire runs here; start it with `hushwire run`") from None
         except ConnectionRefusedError:
-            raise ControlError(f"{path}: hushwire has stopped; start it with `hushwire run`") from None
+            raise NotRunning(f"{path}: hushwire has stopped; start it with `hushwire run`") from None
         except PermissionError:
             raise ControlError(f"{path}: only the user that runs hushwire may command it") from None
         except TimeoutError:

@@ -32,6 +32,7 @@ from hushwire.events import (
     Lookup,
     Notice,
     ReadKey,
+    ReadTrusted,
     Recalled,
     Release,
     Remember,
@@ -210,7 +211,7 @@ class Worker:
                     self._send(local, remote, data, now.monotonic)
                 case DeleteSA(name, linger) if linger:
                     self._lingering.append((now.monotonic + linger, DeleteSA(name)))
-                case InstallSA() | DeleteSA() | InstallPolicy() | DeletePolicy() | Count() | ReadKey():
+                case InstallSA() | DeleteSA() | InstallPolicy() | DeletePolicy() | Count() | ReadKey() | ReadTrusted():
                     for_parent.append(effect)
                 case CloseFlows():
                     # Nothing of who was there before is to come after it.

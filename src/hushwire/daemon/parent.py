@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -36,6 +36,7 @@ from hushwire.daemon.start import (
     has_synthetic,
     psk_name,
     public_secrets,
+    read_trust_store,
     reqids_of_real,
     said,
     user_of,
@@ -47,13 +48,16 @@ from hushwire.events import (
     Began,
     CloseFlows,
     CountFlows,
+    FlowsFound,
     Forget,
     Notice,
     ReadKey,
+    ReadTrusted,
     Recalled,
     Refused,
     Remember,
     Stop,
+    TrustRead,
 )
 from hushwire.linux import sandbox
 from hushwire.linux.netlink import NetlinkError
@@ -79,12 +83,16 @@ NODE_LIMIT = 10.0
 """Seconds in which a node takes what it is told; one that does not is not ours any more."""
 KEEPER_LIMIT = 2.0
 """Seconds for the keeper to take a descriptor."""
+TRUSTED_AT_ONCE = 200
+"""Keys of the trust store in one packet to the node."""
 STEADY = 60.0
 """Seconds after which a run counts as having gone well."""
 
 SETUP = vocabulary((keeper.Ready, keeper.Unusable))
 """What a child tells the parent before it serves."""
-REQUESTS = vocabulary((*get_args(Request), ReadKey))
+Answer = planes.News | FlowsFound | TrustRead
+"""What the parent has to say to the node's requests."""
+REQUESTS = vocabulary((*get_args(Request), ReadKey, ReadTrusted))
 """What the node asks of the parent; it has no other word."""
 
 
@@ -444,13 +452,16 @@ class Parent:
 
     def _from_node(self, to_node: Channel, driven: planes.Plane, guard: Guard, to_keeper: Channel) -> None:
         """One packet of requests, so that whoever sends many does not keep us from all else."""
-        answers: list[planes.News] = []
+        answers: list[Answer] = []
         allowed: list[Request] = []
         for request in to_node.receive():
             if wait := guard.pace(Now(time.monotonic(), time.time())):
                 time.sleep(wait)
             if isinstance(request, ReadKey):
                 answers += self._offer_key(request, to_keeper)
+                continue
+            if isinstance(request, ReadTrusted):
+                answers += self._read_trusted(request)
                 continue
             try:
                 guard.judge(request)
@@ -469,7 +480,7 @@ class Parent:
         if answers:
             to_node.send(*answers)
 
-    def _offer_key(self, request: ReadKey, to_keeper: Channel) -> list[planes.News]:
+    def _offer_key(self, request: ReadKey, to_keeper: Channel) -> list[Answer]:
         """Open the host's key file for the keeper, who alone reads it, and answers."""
         if not self._config.host.key:
             return [Refused(request.request, "host.key: there is no key file to read")]
@@ -483,6 +494,16 @@ class Parent:
         finally:
             os.close(descriptor)
         return []
+
+    def _read_trusted(self, request: ReadTrusted) -> list[Answer]:
+        """The trust store as it is now, in parts that fit the channel."""
+        try:
+            store = read_trust_store(self._config)
+        except keyfile.KeyFileError as error:
+            return [Refused(request.request, str(error))]
+        self._secrets, keys = replace(self._secrets, trusted=store), tuple(store)
+        parts = [keys[start : start + TRUSTED_AT_ONCE] for start in range(0, len(keys), TRUSTED_AT_ONCE)] or [()]
+        return [TrustRead(request.request, part, part is parts[-1]) for part in parts]
 
     def _end(self, children: Children) -> None:
         """All of a generation end: by their channels, or by SIGKILL."""

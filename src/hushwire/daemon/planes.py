@@ -23,7 +23,6 @@ from hushwire.events import (
     DeletePolicy,
     DeleteSA,
     Expire,
-    FlowsFound,
     Installed,
     InstallPolicy,
     InstallSA,
@@ -39,7 +38,7 @@ from hushwire.policy.selector import Flow, Selector
 from hushwire.policy.spd import Action, Policy
 from hushwire.wire.address import IPAddress, IPNetwork
 
-News = Installed | Refused | Acquire | Expire | Mapping | Counted | FlowsFound
+News = Installed | Refused | Acquire | Expire | Mapping | Counted
 
 SOFT_AGAIN = 40.0
 """Seconds after which a soft policy is installed again, well before the kernel lets it go."""

@@ -42,12 +42,21 @@ def public_secrets(config: Config) -> Secrets:
     """Peers' pinned public keys, names for the shared ones, and the trust store."""
     try:
         pinned = {str(rule.peer): keyfile.read_public(Path(rule.key)) for rule in config.rules if rule.key}
-        store = Path(config.host.trusted)
-        trusted = keyfile.read_trusted(store) if store.exists() else TrustStore()
+        trusted = read_trust_store(config)
     except keyfile.KeyFileError as error:
         raise CannotStart(str(error)) from None
     shared = {str(rule.peer): psk_name(rule.psk) for rule in config.rules if rule.psk}
     return Secrets(None, pinned, shared, trusted)
+
+
+def read_trust_store(config: Config) -> TrustStore:
+    """The keys that are trusted now: none where there is no file.  Raises KeyFileError."""
+    store = Path(config.host.trusted)
+    try:
+        there = store.exists()
+    except OSError as error:
+        raise keyfile.KeyFileError(f"{store}: {error.strerror}") from None
+    return keyfile.read_trusted(store) if there else TrustStore()
 
 
 def choose_plane(config: Config, log: Log) -> PlaneChoice:

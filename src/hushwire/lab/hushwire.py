@@ -142,6 +142,7 @@ name = "{host}"
 key = "{{folder}}/host.key"
 control = "{{folder}}/control"
 state = "{{folder}}"
+trusted = "{{folder}}/trusted"
 plane = "{plane}"
 
 [dns]
@@ -166,6 +167,7 @@ name = "{connection.local_id}"
 key = "{{folder}}/host.key"
 control = "{{folder}}/control"
 state = "{{folder}}"
+trusted = "{{folder}}/trusted"
 plane = "{plane}"
 
 {_proposals(connection)}{more}

@@ -35,6 +35,7 @@ PLACES = """\
 key = "{{folder}}/host.key"
 control = "{{folder}}/control"
 state = "{{folder}}"
+trusted = "{{folder}}/trusted"
 plane = "{plane}"
 """
 World = TypeVar("World", SignedWorld, EvilProcess)

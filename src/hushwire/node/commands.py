@@ -12,11 +12,14 @@ from hushwire.events import (
     HostKey,
     Notice,
     ReadKey,
+    ReadTrusted,
     Refused,
     Rekey,
     Reply,
     Status,
     SwitchKey,
+    TrustChanged,
+    TrustRead,
     Why,
 )  # fmt: skip
 from hushwire.ike.endpoint import Endpoint
@@ -25,9 +28,10 @@ from hushwire.node import telling
 from hushwire.node.peers import Peers
 from hushwire.node.seeking import Seeking
 from hushwire.node.why import Explanation, Unclear
+from hushwire.policy.trust import TrustStore
 from hushwire.timers import Now
 
-Command = Disconnect | Rekey | SwitchKey | Status | Why
+Command = Disconnect | Rekey | SwitchKey | TrustChanged | Status | Why
 
 
 class Commands:
@@ -44,6 +48,8 @@ class Commands:
         """By question, the command that it is for."""
         self._switching: dict[int, int] = {}
         """By number of the ReadKey, the command that it is for."""
+        self._reading: dict[int, tuple[int, TrustStore]] = {}
+        """By number of the ReadTrusted, the command that it is for, and what has been read so far."""
 
     def perform(self, command: Command, now: Now) -> None:
         """Do it, or begin to."""
@@ -63,6 +69,10 @@ class Commands:
                 number = self._number()
                 self._switching[number] = request
                 self._emit(ReadKey(number))
+            case TrustChanged(request):
+                number = self._number()
+                self._reading[number] = request, TrustStore()
+                self._emit(ReadTrusted(number))
             case Status(request):
                 body = telling.status(self._host, self._plane, self._peers, self._seeking, now)
                 self._emit(Reply(request, True, body=json.dumps(body)))
@@ -90,9 +100,25 @@ class Commands:
         self._emit(Notice("key.switched", (("key", fingerprint[:16]), ("peers", count))))
         self._emit(Reply(command, True, f"the key is {fingerprint}; it is being proved to {count} peers"))
 
+    def trust_read(self, event: TrustRead) -> TrustStore | None:
+        """The trust store, when all of it is there."""
+        reading = self._reading.get(event.request)
+        if reading is None:
+            return None
+        command, store = reading
+        for key in event.keys:
+            store.add(key)
+        if not event.complete:
+            return None
+        del self._reading[event.request]
+        self._emit(Reply(command, True, f"{len(store)} keys are trusted now"))
+        return store
+
     def refused(self, event: Refused) -> None:
-        """The key file is of no use."""
+        """The key file is of no use, or the trust store."""
         command = self._switching.pop(event.request, None)
+        if event.request in self._reading:
+            command, _ = self._reading.pop(event.request)
         if command is not None:
             self._emit(Reply(command, False, event.reason))
 

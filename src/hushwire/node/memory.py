@@ -28,7 +28,8 @@ class Memory:
 
     def __init__(self, known: KnownPeers, trusted: TrustStore) -> None:
         self._known = known
-        self._trusted = trusted
+        self.trusted = trusted
+        """Whose keys an administrator trusts now."""
         self.lets_change = True
         """Whether a rule may let a stranger have another key: flows with the one before must not go on (RFC 5660)."""
 
@@ -53,7 +54,7 @@ class Memory:
 
         RFC 5386 s2: entries for one key come before the wildcard.  At first contact nobody can be told from another.
         """
-        trusted = Assurance.TRUSTED if self._trusted.get(key.fingerprint) is not None else Assurance.ENCRYPTED
+        trusted = Assurance.TRUSTED if self.trusted.get(key.fingerprint) is not None else Assurance.ENCRYPTED
         before = self._known.of(peer.name)
         if before is None:
             return max(trusted, min(peer.rule.require, Assurance.CONTINUOUS))

@@ -4,6 +4,7 @@ It routes: names to keys, keys and addresses to PAD entries and policies, packet
 """
 
 import itertools
+from dataclasses import replace
 
 from hushwire.config import Config, PlaneChoice
 from hushwire.entropy import Entropy
@@ -40,6 +41,8 @@ from hushwire.events import (
     Stop,
     SwitchKey,
     Timeout,
+    TrustChanged,
+    TrustRead,
     Whois,
     Why,
 )  # fmt: skip
@@ -70,7 +73,8 @@ from hushwire.node.programs import Programs
 from hushwire.node.rulebook import permits_clear
 from hushwire.node.seeking import Seeking
 from hushwire.node.whois import Answers
-from hushwire.policy.pad import Identity
+from hushwire.policy.assurance import Assurance
+from hushwire.policy.pad import Identity, PadEntry, fingerprint_text
 from hushwire.timers import NEVER, Now
 from hushwire.wire.address import IPAddress
 
@@ -159,12 +163,14 @@ class Node:
                 self._programs.asked(request, name, now, command=isinstance(event, Capture))
             case Connect(request, name):
                 self._connect(request, name, now)
-            case Disconnect() | Rekey() | SwitchKey() | Status() | Why():
+            case Disconnect() | Rekey() | SwitchKey() | TrustChanged() | Status() | Why():
                 self._commands.perform(event, now)
             case Whois():
                 self._answers.asked(event, now)
             case HostKey():
                 self._commands.switch_key(event, now)
+            case TrustRead():
+                self._trust_read(event, now)
             case Recalled(known):
                 self._known.recall(known)
             case KnownList() | KnownShow() | KnownPin() | KnownForget():
@@ -320,10 +326,32 @@ class Node:
         entry = peer.entry(sa.remote.address, self.peers.own)
         if sa.authenticated is None or not sa.authenticated.entry.btns or entry is None or entry.btns:
             return
+        self._reconsider(peer, sa, entry, now)
+
+    def _reconsider(self, peer: Peer, sa: IkeSA, entry: PadEntry, now: Now) -> None:
         sa.reconsider(entry)
+        assert sa.authenticated is not None
         self._latch(peer, sa)
         self._memory.met(peer, sa.authenticated, now.wall)
         self._tell("peer.raised", sa, ("level", str(telling.level(sa))))
+
+    def _trust_read(self, event: TrustRead, now: Now) -> None:
+        """The administrator trusts others from now on: who is here already is raised, or has to prove himself again."""
+        store = self._commands.trust_read(event)
+        if store is None:
+            return
+        self._memory.trusted = store
+        for sa in list(self.ike.sas):
+            proof, peer = sa.authenticated, self._seeking.peer_of(sa)
+            key = proof.verified.public if proof is not None else None
+            if proof is None or peer is None or key is None or not proof.entry.btns:
+                continue
+            trusted = store.get(key.fingerprint) is not None
+            if trusted and proof.assurance < Assurance.TRUSTED:
+                self._reconsider(peer, sa, replace(proof.entry, assurance=Assurance.TRUSTED), now)
+            elif not trusted and proof.assurance is Assurance.TRUSTED:
+                self._tell("trust.withdrawn", sa, ("key", fingerprint_text(key.fingerprint)))
+                self.ike.delete(sa, now)
 
     # --- policies ---
 
