@@ -121,7 +121,7 @@ class Node:
         )  # fmt: skip
         self._commands = Commands(config.host.name, plane, self.ike, self.peers, self._seeking, number, self._emit)
         self._answers = Answers(
-            base_policies(config), self.peers, self._policies, self._seeking, self._known, secrets.trusted,
+            base_policies(config), self.peers, self._policies, self._seeking, self._known, self._memory,
             self._acquire, self._emit,
         )  # fmt: skip
         self._begun = False

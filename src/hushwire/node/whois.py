@@ -15,6 +15,7 @@ from hushwire.ike.child import ChildSA
 from hushwire.ike.sa import IkeSA
 from hushwire.node.acquaintance import day
 from hushwire.node.known import KnownPeers
+from hushwire.node.memory import Memory
 from hushwire.node.peer import Peer
 from hushwire.node.peers import Peers
 from hushwire.node.policies import Policies
@@ -26,7 +27,6 @@ from hushwire.policy.pad import fingerprint_text
 from hushwire.policy.sad import Direction
 from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action, Policy
-from hushwire.policy.trust import TrustStore
 from hushwire.timers import NEVER, Now
 
 LONGEST = 60.0
@@ -69,12 +69,12 @@ class Answers:
 
     def __init__(
         self, base: Iterable[Policy], peers: Peers, policies: Policies, seeking: Seeking, known: KnownPeers,
-        trusted: TrustStore, seek: Callable[[Acquire, Now], None], emit: Callable[[Effect], None],
+        memory: Memory, seek: Callable[[Acquire, Now], None], emit: Callable[[Effect], None],
     ) -> None:  # fmt: skip
         """`base`: the policies that stand whoever the peers are; `seek` does what a packet for an address would."""
         self._base = [policy for policy in base if policy.direction is Direction.OUT]
         self._peers, self._policies, self._seeking = peers, policies, seeking
-        self._known, self._trusted = known, trusted
+        self._known, self._memory = known, memory
         self._seek, self._emit = seek, emit
         self._waiting: list[Waiting] = []
 
@@ -209,7 +209,7 @@ class Answers:
             return f"DNSSEC says that the key is of {peer.canonical or peer.name}"
         if proof.assurance is Assurance.TRUSTED and not proof.entry.btns:
             return "an administrator has configured its key"
-        if (trusted := self._trusted.get(key.fingerprint)) is not None:
+        if (trusted := self._memory.trusted.get(key.fingerprint)) is not None:
             return f"its key is in the trust store{f' as {trusted.label}' if trusted.label else ''}"
         if known is not None and known.pinned:
             return "an administrator has pinned its key"
