@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hushwire.events import DeleteSA
-from hushwire.ike import create_child, narrowing, negotiation
+from hushwire.ike import allowance, narrowing, negotiation
 from hushwire.ike.negotiation import Wanted
 from hushwire.ike.proposals import EspOffer, esp_proposals
 from hushwire.ike.report import ChildFailed, ChildUp
@@ -153,13 +153,13 @@ def test_an_answer_without_one_of_its_payloads_ends_the_sa(standing: Any, missin
 def test_a_peer_cannot_have_children_without_end(standing: Any) -> None:
     """ATTACKS row 24."""
     refused = None
-    for number in range(create_child.MOST_CHILDREN + 1):
+    for number in range(allowance.MOST_CHILDREN + 1):
         answer = standing.ask(standing.alice.sa, CREATE, asking(spi=(0x1000 + number).to_bytes(4)))
         refused = errors(answer)
         if refused:
             break
     assert refused == [NotifyType.NO_ADDITIONAL_SAS]
-    assert len(standing.bob.sa.children) == create_child.MOST_CHILDREN
+    assert len(standing.bob.sa.children) == allowance.MOST_CHILDREN
     assert standing.bob.sa.state is State.ESTABLISHED
 
 

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from hushwire.config import Anonymous, Rule
+from hushwire.daemon.guard import MOST_SAS
 from hushwire.events import AddressesChanged, Send, Timeout
 from hushwire.ike import allowance, create_child
 from hushwire.ike.negotiation import Wanted
 from hushwire.ike.state import State
 from hushwire.names.allow import Pace
+from hushwire.node.peers import MOST_BORN
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
 from hushwire.policy.spd import Action
@@ -79,14 +81,15 @@ def goes_on(net: Any, alice: Any, eve: Any) -> None:
 @GUARD
 @WHO
 def test_child_sas(met: Any, rule: Rule, guard: str, monkeypatch: Any) -> None:
-    """RFC 7296 s1.3: NO_ADDITIONAL_SAS.  The bound itself, 256, is in tests/ike/test_create_child.py."""
-    monkeypatch.setattr(create_child, "MOST_CHILDREN", 8 if guard == "in" else 1 << 20)
+    """RFC 7296 s1.3: NO_ADDITIONAL_SAS.  Of whom an administrator named, see tests/ike/test_create_child.py."""
+    if guard == "out":
+        monkeypatch.setattr(allowance, "PER_SELECTOR", 1 << 20)
     net, alice, eve = met(rule)
     (child,) = newest(eve).children.values()
     for _ in range(20):
         eve.node.ike.create_child(newest(eve), Wanted((child.selector,), child.mode), net.now)
         act(net, eve)
-    assert len(newest(alice).children) == (8 if guard == "in" else 21)
+    assert len(newest(alice).children) == (allowance.PER_SELECTOR if guard == "in" else 21)
     assert len(alice.sad) == 2 * len(newest(alice).children)
     goes_on(net, alice, eve)
 
@@ -95,14 +98,15 @@ def test_child_sas(met: Any, rule: Rule, guard: str, monkeypatch: Any) -> None:
 @WHO
 def test_child_sas_that_were_replaced(met: Any, rule: Rule, guard: str, monkeypatch: Any) -> None:
     """She has one replaced, and that one again, and deletes none."""
-    monkeypatch.setattr(create_child, "MOST_CHILDREN", 8 if guard == "in" else 1 << 20)
+    if guard == "out":
+        monkeypatch.setattr(allowance, "PER_SELECTOR", 1 << 20)
     monkeypatch.setattr(create_child, "delete_child", nothing)
     net, alice, eve = met(rule)
     for _ in range(20):
         *_, last = newest(eve).children.values()
         newest(eve).children.rekey(last)
         act(net, eve)
-    assert len(newest(alice).children) == (8 if guard == "in" else 21)
+    assert len(newest(alice).children) == (allowance.PER_SELECTOR if guard == "in" else 21)
     goes_on(net, alice, eve)
 
 
@@ -132,19 +136,20 @@ def test_rekeys_without_a_pause(met: Any, rule: Rule, ike: bool, guard: str, mon
     goes_on(net, alice, eve)
 
 
-def test_all_of_many_child_sas_at_once(met: Any) -> None:
-    """Who is honest and has as many as he may can have all of them replaced, and the IKE SA soon after."""
-    net, alice, eve = met(SIGNED)
-    (child,) = newest(eve).children.values()
-    for _ in range(create_child.MOST_CHILDREN - 2):
-        eve.node.ike.create_child(newest(eve), Wanted((child.selector,), child.mode), net.now)
-        act(net, eve)
+def test_all_of_many_child_sas_at_once(net: Any) -> None:
+    """Who is named, and has as many as he may, can have all of them replaced."""
+    alice, bob = net.hosts.values()
+    assert net.fate(bob, ALICE) is Action.PROTECT
+    (child,) = newest(bob).children.values()
+    for _ in range(allowance.MOST_CHILDREN - 2):
+        bob.node.ike.create_child(newest(bob), Wanted((child.selector,), child.mode), net.now)
+        act(net, bob)
     standing = set(newest(alice).children)
-    eve.node.ike.rekey(newest(eve), net.now, ike=False)
-    act(net, eve)
-    assert len(newest(alice).children) == len(standing)
+    bob.node.ike.rekey(newest(bob), net.now, ike=False)
+    act(net, bob)
+    assert len(newest(alice).children) == len(standing) == allowance.MOST_CHILDREN - 1
     assert not standing & set(newest(alice).children)
-    assert "ike.rekey-failed" not in eve.kinds()
+    assert "ike.rekey-failed" not in bob.kinds()
 
 
 # --- IKE SAs ---
@@ -160,6 +165,8 @@ def test_ike_sas_with_the_same_key(met: Any, guard: str, monkeypatch: Any) -> No
     for _ in range(20):
         begin(net, eve)
     assert len(alice.node.ike.sas) == (allowance.MOST_IKE_SAS if guard == "in" else 21)
+    # Child SAs are counted over all of them.
+    assert len(alice.sad) == 2 * allowance.PER_SELECTOR
     assert first.state is State.ESTABLISHED
     goes_on(net, alice, eve)
 
@@ -239,6 +246,11 @@ def test_strangers_in_all(make_net: Any, guard: str, monkeypatch: Any) -> None:
     assert fates == [Action.PROTECT, Action.PROTECT, Action.BLOCK if guard == "in" else Action.PROTECT]
     for other in others[:2]:
         assert net.packet(other, ALICE) is net.packet(alice, other.addresses[0]) is Action.PROTECT
+
+
+def test_all_strangers_leave_room_for_others() -> None:
+    """Of the SAs that the guard lets a host have: else nobody who was introduced would get any more."""
+    assert MOST_BORN * allowance.PER_SELECTOR * 2 <= MOST_SAS // 2
 
 
 def test_what_a_stranger_says_he_is_is_kept_nowhere(make_net: Any) -> None:

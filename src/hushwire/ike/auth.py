@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hushwire.crypto.auth import signed_octets
 from hushwire.crypto.keys import BadKey, PublicKey, cert_from_public_key, public_key_from_cert
 from hushwire.ike import init, report
-from hushwire.ike.allowance import make_room
+from hushwire.ike.allowance import make_room, make_room_for_child
 from hushwire.ike.child import ChildSA
 from hushwire.ike.errors import PeerMisbehaved, PeerRefused, PlaneRefused, Rejected, Unauthorized
 from hushwire.ike.informational import disown
@@ -156,6 +156,7 @@ async def respond(sa: "IkeSA", message: Message) -> None:
     failure = ""
     if message.one(SecurityAssociation) is not None:
         try:
+            make_room_for_child(sa, entry)
             terms, _, more = answer_request(sa, proof, message, (agreed.ni, agreed.nr), with_ke=False)
             child = assemble(sa, proof, terms)
             child.outbound_waits = sa.children.must_wait(child)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hushwire.crypto.kex import BadKeyExchange, KeyShare, generate
 from hushwire.ike import rekey_ike, report
+from hushwire.ike.allowance import make_room_for_child
 from hushwire.ike.child import ChildSA
 from hushwire.ike.errors import PeerMisbehaved, PeerRefused, PlaneRefused, Rejected
 from hushwire.ike.informational import activate, activate_waiting, delete_child, disown, error_notify, let_go
@@ -21,9 +22,6 @@ from hushwire.wire.registry import ExchangeType, KeID, NotifyType, ProtocolID
 
 if TYPE_CHECKING:
     from hushwire.ike.sa import IkeSA
-
-MOST_CHILDREN = 256
-"""Child SAs under one IKE SA, those being replaced counted twice."""
 
 RETRY = 5.0
 """Seconds until a rekey that the peer put off is tried again."""
@@ -161,9 +159,7 @@ async def _respond_child(sa: "IkeSA", message: Message) -> None:
         # RFC 7296 s2.25.2: the children are about to move.
         raise Rejected(NotifyType.TEMPORARY_FAILURE, "the IKE SA is being rekeyed")
     replaced = _replaced(sa, message)
-    if len(sa.children) >= MOST_CHILDREN:
-        # RFC 7296 s1.3: what a peer may have of us is bounded, proved or not (ATTACKS row 24).
-        raise Rejected(NotifyType.NO_ADDITIONAL_SAS, f"{MOST_CHILDREN} Child SAs are enough")
+    make_room_for_child(sa, proof.entry)
     nonce, ke = message.one(Nonce), message.one(KeyExchange)
     if nonce is None:
         raise Rejected(NotifyType.INVALID_SYNTAX, "CREATE_CHILD_SA without nonce")
