@@ -90,9 +90,9 @@ def test_synthetic_addresses_are_blocked_from_the_start_to_the_end(addressing: s
     assert all(each.priority < min(rules) for each in found if each.action is Action.BLOCK)
 
 
-def priority(local: str, remote: str) -> int:
-    """Of a policy that speaks of all packets between two."""
-    return PROTECT_PRIORITY - narrowness(Selector(ip_network(local), ip_network(remote)))
+def priority(local: str, remote: str, protocol: int = 0, port: int = 0) -> int:
+    """Of a policy that speaks of the packets between two."""
+    return PROTECT_PRIORITY - narrowness(Selector(ip_network(local), ip_network(remote), protocol, 0, port))
 
 
 TRAPS = """
@@ -123,13 +123,16 @@ def test_what_a_trap_for_many_leaves_alone() -> None:
     }
     wide, narrow = priority("192.0.2.1", "0.0.0.0/0"), priority("192.0.2.1", "192.0.2.0/25")
     host = priority("192.0.2.1", "192.0.2.54")
+    # Of a server that no rule is about, before whatever peer may be born at its address.
+    port = priority("192.0.2.1", "192.0.2.53", 17, 53) - 1
+    assert port < priority("192.0.2.1", "192.0.2.53")
     assert alone == {
         "224.0.0.0/4": wide - 1,
-        "255.255.255.255": wide - 1,
+        "255.255.255.255": priority("192.0.2.1", "255.255.255.255") - 1,
         "169.254.0.0/16": wide - 1,
         "0.0.0.0/0 port 68 <-> 0.0.0.0/0 port 67 protocol 17": narrow - 1,
-        "192.0.2.53 port 53 protocol 17": narrow - 1,
-        "192.0.2.53 port 53 protocol 6": narrow - 1,
+        "192.0.2.53 port 53 protocol 17": port,
+        "192.0.2.53 port 53 protocol 6": port,
         "192.0.2.54 port 5353 protocol 17": narrow - 1,
         "192.0.2.54 port 5353 protocol 6": narrow - 1,
     }

@@ -267,6 +267,27 @@ def test_a_wide_rule_with_a_port_does_not_get_round_one_about_a_peer(
     assert (fate is Action.CLEAR) is (guard == "out")
 
 
+@pytest.mark.parametrize("below", ["block", "clear"])
+@pytest.mark.parametrize("rule", ["", '[[rule]]\npeer = "192.0.2.53"\n'], ids=["no rule", "a rule about it"])
+def test_a_name_server_that_somebody_pings(make_net: Any, below: str, rule: str) -> None:
+    """It becomes a peer, of which nothing is proved: the DNS goes on, unless a rule wants it protected."""
+    config = parse(
+        '[host]\nname = "alice.example"\n[dns]\nforward = ["192.0.2.53"]\n'
+        f'[[rule]]\npeer = "0.0.0.0/0"\nrequire = "encrypted"\nbelow = "{below}"\n{rule}', "alice.toml",
+    )  # fmt: skip
+    net = make_net()
+    alice = net.host("alice", *config.rules)
+    alice.spd |= {(policy.selector, policy.direction): policy for policy in base_policies(config)}
+    net.start()
+    server = ip_address("192.0.2.53")
+    for _ in range(10):
+        for protocol in (6, 17):
+            assert net.packet(alice, server, protocol, 53) is (Action.BLOCK if rule else Action.CLEAR)
+        ping = net.packet(alice, server, 1)
+        net.wait(1)
+    assert ping is (Action.CLEAR if below == "clear" and not rule else Action.BLOCK)
+
+
 def test_a_prefix_that_is_clear_or_blocked_within_one_that_is_not(make_net: Any) -> None:
     """Their policies are the parent's, for all of this host's addresses; the trap's are for each."""
     text = '[host]\nname = "alice.example"\n[dns]\nforward = ["192.0.2.53"]\n' + "".join(

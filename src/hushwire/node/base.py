@@ -41,6 +41,10 @@ def base_policies(config: Config) -> list[Policy]:
         policies.append(Policy(into, Direction.IN, Action.CLEAR, NEIGHBOUR_PRIORITY))
     for selector in _left_alone(config):
         priority = _over_traps(config, selector)
+        if priority is not None and selector.remote.num_addresses == 1 and not _is_peer(config, selector.remote):
+            # Not only before the traps, but before the peers that they bring in, too: who has to do with a name server
+            # for another reason, such as a program that pings it, does not shut off the DNS.
+            priority = _beside_peers(selector) - 1
         if priority is not None:
             policies += [Policy(selector, direction, Action.CLEAR, priority) for direction in Direction]
     for rule in config.rules:
@@ -84,8 +88,8 @@ def _left_alone(config: Config) -> Iterator[Selector]:
 def _over_traps(config: Config, selector: Selector) -> int | None:
     """The priority just over the traps for many that `selector` is to be spared; None: there are none.
 
-    A rule about one peer comes before it, if it speaks of the same packets and is no wider: who wants DNS protected on
-    its way to one server says so.
+    A rule about one peer's address comes before it, if it speaks of the same packets and is no wider: who wants DNS
+    protected on its way to one server says so.
     """
     traps = [
         PROTECT_PRIORITY
@@ -96,6 +100,11 @@ def _over_traps(config: Config, selector: Selector) -> int | None:
         if network.version == selector.remote.version and network.overlaps(selector.remote)
     ]  # fmt: skip
     return min(traps) - 1 if traps else None
+
+
+def _is_peer(config: Config, place: IPNetwork) -> bool:
+    """Whether a rule is about the host at one place."""
+    return any(not rule.many and place in places(rule) for rule in config.rules)
 
 
 def _everywhere(network: IPNetwork) -> IPNetwork:
