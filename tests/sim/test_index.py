@@ -38,7 +38,7 @@ def _compare(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
                 for question in (Peers.holding, Peers.introduced_at):
                     answer = question(node.peers, address, but)
                     with monkeypatch.context() as patch:
-                        patch.setattr(Peers, "_about", lambda *_: [peer for peer in peers if not peer.is_trap])
+                        patch.setattr(Peers, "about", lambda *_: [peer for peer in peers if not peer.is_trap])
                         assert answer is question(node.peers, address, but), "unlike a search"
                     found[question.__name__] += answer is not None
         seeking: Seeking = node._seeking
