@@ -40,8 +40,9 @@ SOFT_SECONDS = 120
 class Barrier:
     """First comes the block, then the way through; in clear, first the permission and then the way.
 
-    A hard policy leaves something standing under the TUN that closes when the TUN goes.  A soft one leaves nothing on
-    the way out: its packets then go as they would without it.
+    A hard policy leaves something standing under the TUN that closes when the TUN goes.  So does a soft one of a single
+    host, for a while: who ends is begun anew, and flows with the host do not go on in clear meanwhile (RFC 5660 s2.4).
+    A soft one of many leaves nothing on the way out: packets then go as they would without it.
     """
 
     def __init__(self, tun: Tun, ports: tuple[int, int], *, ipv6: bool) -> None:
@@ -188,11 +189,15 @@ def _told(policy: Policy) -> Policy | None:
     lifetime = policy.lifetime or (SOFT_SECONDS if policy.soft else 0)
     if policy.action is Action.CLEAR or policy.admits_clear:
         action = Action.CLEAR
-    elif policy.soft and policy.action is Action.PROTECT and policy.direction is Direction.OUT:
+    elif policy.soft and policy.direction is Direction.OUT and not _of_one_host(policy.selector):
         return None
     else:
         action = Action.BLOCK
     return Policy(policy.selector, policy.direction, action, policy.priority, mode=policy.mode, lifetime=lifetime)
+
+
+def _of_one_host(selector: Selector) -> bool:
+    return selector.remote.prefixlen == selector.remote.max_prefixlen
 
 
 class Filter:
@@ -221,8 +226,8 @@ class Filter:
             "forward": [came, goes, "jump in_policies", "jump out_policies"],
             "output": [goes, neighbours, f"meta mark {MARK} accept", "jump out_policies"],
         }
-        # What an earlier run of ours let pass, or dropped for a while, is over.  What else it dropped stands.
-        over = [name for name in self._sets if "_drop_" not in name]
+        # What an earlier run of ours let pass is over.  What it dropped stands, or ends by itself.
+        over = [name for name in self._sets if _verdict(name) != "drop"]
         commands = [f"flush set inet hushwire {name}" for name in over]
         commands += ["add chain inet hushwire in_policies", "add chain inet hushwire out_policies"]
         commands += self._order()
