@@ -4,7 +4,6 @@ It routes: names to keys, keys and addresses to PAD entries and policies, packet
 """
 
 import itertools
-from dataclasses import replace
 
 from hushwire.config import Config, PlaneChoice
 from hushwire.entropy import Entropy
@@ -70,11 +69,11 @@ from hushwire.node.peer import Peer
 from hushwire.node.peers import Blocked, Crowded, Peers, Secrets
 from hushwire.node.policies import Policies
 from hushwire.node.programs import Programs
+from hushwire.node.proofs import Proofs
 from hushwire.node.rulebook import permits_clear
 from hushwire.node.seeking import Seeking
 from hushwire.node.whois import Answers
-from hushwire.policy.assurance import Assurance
-from hushwire.policy.pad import Identity, PadEntry, fingerprint_text
+from hushwire.policy.pad import Identity
 from hushwire.timers import NEVER, Now
 from hushwire.wire.address import IPAddress
 
@@ -113,6 +112,9 @@ class Node:
         self._asking = Asking(self._emit)
         self._memory = Memory(self._known, secrets.trusted)
         self._claims = Claims(config.dns.ask, self.peers, self._memory)
+        self._proofs = Proofs(
+            self.ike, self.peers, self._policies, self._seeking, self._memory, self._latches, self._emit
+        )
         self._parked: list[tuple[Peer, report.AuthorizationWanted]] = []
         """Peers who wait for us to have looked up their name."""
         self._programs = Programs(
@@ -170,7 +172,8 @@ class Node:
             case HostKey():
                 self._commands.switch_key(event, now)
             case TrustRead():
-                self._trust_read(event, now)
+                if (store := self._commands.trust_read(event)) is not None:
+                    self._proofs.trust(store, now)
             case Recalled(known):
                 self._known.recall(known)
             case KnownList() | KnownShow() | KnownPin() | KnownForget():
@@ -230,7 +233,7 @@ class Node:
             self._policies.sync(peer, now)
         if any(until <= now.monotonic for until in peer.leaving.values()):
             for sa in self._seeking.standing(peer):
-                self._check_standing(peer, sa, now)
+                self._proofs.check(peer, sa, now)
             peer.leaving = {address: until for address, until in peer.leaving.items() if until > now.monotonic}
             self._policies.sync(peer, now)
         if peer.not_before <= now.monotonic:
@@ -293,7 +296,7 @@ class Node:
         except PoolEmpty as error:
             self._notice("name.crowded", ("name", change.name), ("reason", str(error)), grave=True)
         for sa in self._seeking.standing(peer):
-            self._check_standing(peer, sa, now)
+            self._proofs.check(peer, sa, now)
         self._policies.sync(peer, now)
         self.peers.give_back_synthetic(peer)
         self._policies.settle_contested(now)
@@ -306,52 +309,6 @@ class Node:
             addresses = ", ".join(map(str, change.after.addresses))
             keys = ", ".join(key.fingerprint.hex()[:16] for key in change.after.keys)
             self._notice("name.bound", ("name", change.name), ("addresses", addresses), ("keys", keys))
-
-    def _check_standing(self, peer: Peer, sa: IkeSA, now: Now) -> None:
-        """An IKE SA stands as long as the DNS still says what it was authenticated by, or a little longer."""
-        if peer.lookup is None or sa.authenticated is None or peer.asleep:
-            return
-        key = sa.authenticated.verified.public
-        if not peer.still_proved(key, sa.remote.address, now.monotonic):
-            self._notice("name.changed", ("name", peer.name), ("was", str(sa.remote.address)))
-            self.ike.delete(sa, now)
-        elif (notice := self._memory.contradicts(peer, key)) is not None:
-            self._effects.append(notice)
-            self.ike.delete(sa, now)
-        else:
-            self._raise(peer, sa, now)
-
-    def _raise(self, peer: Peer, sa: IkeSA, now: Now) -> None:
-        """A stranger's key is by now known to be the one that is meant: it is none any more, and not a packet waits."""
-        entry = peer.entry(sa.remote.address, self.peers.own)
-        if sa.authenticated is None or not sa.authenticated.entry.btns or entry is None or entry.btns:
-            return
-        self._reconsider(peer, sa, entry, now)
-
-    def _reconsider(self, peer: Peer, sa: IkeSA, entry: PadEntry, now: Now) -> None:
-        sa.reconsider(entry)
-        assert sa.authenticated is not None
-        self._latch(peer, sa)
-        self._memory.met(peer, sa.authenticated, now.wall)
-        self._tell("peer.raised", sa, ("level", str(telling.level(sa))))
-
-    def _trust_read(self, event: TrustRead, now: Now) -> None:
-        """The administrator trusts others from now on: who is here already is raised, or has to prove himself again."""
-        store = self._commands.trust_read(event)
-        if store is None:
-            return
-        self._memory.trusted = store
-        for sa in list(self.ike.sas):
-            proof, peer = sa.authenticated, self._seeking.peer_of(sa)
-            key = proof.verified.public if proof is not None else None
-            if proof is None or peer is None or key is None or not proof.entry.btns:
-                continue
-            trusted = store.get(key.fingerprint) is not None
-            if trusted and proof.assurance < Assurance.TRUSTED:
-                self._reconsider(peer, sa, replace(proof.entry, assurance=Assurance.TRUSTED), now)
-            elif not trusted and proof.assurance is Assurance.TRUSTED:
-                self._tell("trust.withdrawn", sa, ("key", fingerprint_text(key.fingerprint)))
-                self.ike.delete(sa, now)
 
     # --- policies ---
 
@@ -506,19 +463,13 @@ class Node:
             for place in peer.forget_places(stands, now.monotonic):
                 self._policies.leave(peer, place)
             self._policies.sync(peer, now)
-        self._latch(peer, sa)
-
-    def _latch(self, peer: Peer, sa: IkeSA) -> None:
-        """Flows with whoever was there before do not go on with this one."""
-        if sa.authenticated is not None:
-            where = sa.remote.address
-            self._latches.proved(peer.name, self._policies.remotes(peer, where), where, sa.authenticated)
+        self._proofs.latch(peer, sa)
 
     def _established(self, sa: IkeSA, now: Now) -> None:
         """What the DNS said when it began may have been taken back meanwhile."""
         self._proved(sa, now)
         if (peer := self._seeking.peer_of(sa)) is not None:
-            self._check_standing(peer, sa, now)
+            self._proofs.check(peer, sa, now)
 
     def _child_up(self, sa: IkeSA, child: ChildSA, now: Now) -> None:
         peer = self._seeking.peer_of(sa)
