@@ -13,8 +13,8 @@ demo: ready-demo ## the story end to end on this machine: two hosts that know on
 test: ready-test ## every test: fast, then in network namespaces, then in a User-Mode Linux kernel
 	@tools/test.sh fast lab uml
 
-qemu: ready-test ## synthetic addresses with the kernel plane, in the distribution's own kernel: some minutes, needs virtme-ng
-	@tools/names-in-the-kernel.sh
+qemu: ready-test ## what User-Mode Linux cannot show of the kernel plane, in the distribution's own kernel: some minutes, needs virtme-ng
+	@tools/in-the-kernel.sh
 
 libreswan: ready-test ## all that is tried with libreswan, rekeys while packets flow included: two minutes, on a quiet machine
 	$(bin)/python -m hushwire.lab.uml --timeout 500 -- $(bin)/python -m pytest -q -p no:cacheprovider tests/interop/kernel_libreswan.py

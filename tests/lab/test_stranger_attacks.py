@@ -1,8 +1,10 @@
 """What strangers try against whole hosts (ATTACKS rows 49 to 54).  Between Nodes it is in tests/node.
 
 The guards are the Node's, whatever the plane; the kernel that others run their tests in again ends no connections.
+Of what ends them alice may have the other plane, in a kernel that does (HUSHWIRE_PLANE, make qemu).
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from hushwire.lab.peer import eventually
 from hushwire.lab.stage import CURL
 from hushwire.lab.story import Story
 
+PLANE = os.environ.get("HUSHWIRE_PLANE", "userspace")
 GUARD = pytest.mark.parametrize("guard", ["in", "out"])
 
 # Whoever answers at an address may have it, whoever was introduced there (row 51).
@@ -216,7 +219,9 @@ def test_row_54_a_connection_with_one_goes_on_with_no_other(story: Story, guard:
     Without latches what alice says to bob is said to mallory.
     """
     rules = QUICK + anybody(story)
+    story.plane = PLANE
     alice = story.hire("alice", rules, publish=False, without=UNLATCHED if guard == "out" else "")
+    story.plane = "userspace"
     for name in ("bob", "mallory"):
         story.hire(name, anybody(story), publish=False)
     take_address(story)
