@@ -166,7 +166,7 @@ def _stored(rounds: int, sizes: Sequence[int]) -> Iterator[Figure]:
             for number in range(rounds):
                 loads[f"{size:,} peers"].append((_load(place, size), _load_plain(place / memory.FILE)))
                 writes[f"{size:,} peers"].append(_write(place / memory.FILE, _some(number, size)))
-    yield _figure("at start, from the disk to the node, seconds", "SQLite alone", loads)
+    yield _figure("at start, from the disk to the node, milliseconds", "SQLite alone", loads)
     yield _figure(f"written in transactions of {BATCH:,}, microseconds each", "SQLite alone", writes)
 
 
@@ -194,14 +194,14 @@ def _load(directory: Path, size: int) -> float:
     process.join()
     if len(known) != size or process.exitcode:
         raise RuntimeError(f"{len(known):,} of {size:,} peers were recalled")
-    return took
+    return took * 1e3
 
 
 def _load_plain(file: Path) -> float:
     began = time.perf_counter()
     with closing(sqlite3.connect(file)) as plain:
         dict((subject, rest) for subject, *rest in plain.execute("SELECT * FROM known ORDER BY last"))  # noqa: C402
-    return time.perf_counter() - began
+    return (time.perf_counter() - began) * 1e3
 
 
 def _write(file: Path, subjects: Sequence[str]) -> tuple[float, float]:
@@ -239,7 +239,7 @@ def _trusted(rounds: int, sizes: Sequence[int]) -> Iterator[Figure]:
                 ours = _run(sys.executable, "-m", "hushwire", *words)
                 commands[name].append((ours, _run("grep", "-F", fingerprint_text(asked[0]), str(file))))
     yield _figure("look-up of a trusted key, microseconds", "dict", found)
-    yield _figure("hushwire trust show FINGERPRINT, seconds", "grep", commands)
+    yield _figure("hushwire trust show FINGERPRINT, milliseconds", "grep", commands)
     rows = [Row(f"{size:,} keys", (_octets(_trust, size),), (_octets(_plain_dict, size),)) for size in sizes]
     yield Figure("memory, octets for each trusted key", "dict of keys", tuple(rows))
 
@@ -251,7 +251,7 @@ def _keys(count: int) -> Iterator[Trusted]:
 def _run(*words: str) -> float:
     began = time.perf_counter()
     subprocess.run(words, check=True, capture_output=True, timeout=60)
-    return time.perf_counter() - began
+    return (time.perf_counter() - began) * 1e3
 
 
 # --- who is at work ---

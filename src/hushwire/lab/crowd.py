@@ -45,7 +45,7 @@ PARTS = 5
 """Of each the median is told."""
 KNOWN, NEW, MET = (
     "a packet to a peer at work",
-    "a packet to a stranger, until IKE_SA_INIT leaves",
+    "a packet to a stranger, until IKE_SA_INIT",
     "a stranger's IKE_AUTH, answered",
 )
 EVENTS = (KNOWN, NEW, MET)
