@@ -1,6 +1,7 @@
 """Strangers (RFC 5386): hosts of which nothing is known, and which encrypt none the less."""
 
-from ipaddress import ip_network
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -21,8 +22,10 @@ from hushwire.events import (
     TrustChanged,
     Verdict,
 )
+from hushwire.names.allow import PER_SOURCE
 from hushwire.names.ipseckey import IPSECKEY
 from hushwire.names.reverse import reverse_name
+from hushwire.node.claims import Claims
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.known import HELD_FOR
 from hushwire.policy.selector import Flow
@@ -54,6 +57,35 @@ def test_two_strangers(make_net: Any, rule: Rule) -> None:
     assert [notice["level"] for notice in bob.about("ike.established")] == ["encrypted"]
     (sa,) = alice.node.ike.sas
     assert sa.authenticated.entry.keys == (KEY["bob"].public,)
+
+
+def test_who_takes_one_port_only_is_not_asked_without_end(make_net: Any) -> None:
+    """RFC 7296 s2.9: the answer is narrower than the packet that made us ask, and would be again."""
+    net = make_net()
+    alice, _ = met(net, None, replace(ANYBODY, protocol=6, local_port=2049))
+    for _ in range(20):
+        net.packet(alice, BOB, 6, 80)
+    (sa,) = alice.node.ike.sas
+    assert len(sa.children) == 1
+    assert net.packet(alice, BOB, 6, 2049) is Action.PROTECT
+    net.wait(40)
+    net.packet(alice, BOB, 6, 80)
+    assert len(sa.children) == 2
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_a_whole_network_comes_at_once(make_net: Any, guard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours of one prefix, each a stranger: who proves a key does not count among those who are held off."""
+    if guard == "out":
+        monkeypatch.setattr(Claims, "proved", lambda *_: None)
+    net = make_net()
+    _, bob = met(net, None, None)
+    let_in = 0
+    for last in range(100, 116):
+        bob.addresses = (ip_address(f"192.0.2.{last}"),)
+        net.step(bob, AddressesChanged(bob.addresses))
+        let_in += net.fate(bob, ALICE, patience=2) is Action.PROTECT
+    assert let_in == (16 if guard == "in" else PER_SOURCE)
 
 
 @pytest.mark.parametrize("rule", [ANYBODY, PERHAPS])

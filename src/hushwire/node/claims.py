@@ -10,6 +10,7 @@ from dataclasses import replace
 from hushwire.crypto.keys import PublicKey
 from hushwire.ike import report
 from hushwire.ike.errors import Unauthorized
+from hushwire.ike.sa import IkeSA
 from hushwire.names.allow import AllowList, Pace
 from hushwire.names.name import BadName, host_name
 from hushwire.node.memory import Memory
@@ -75,6 +76,11 @@ class Claims:
             self._memory.bear(peer)
             return entry
         return entry.met(wanted.key, self._worth(wanted.key, peer))
+
+    def proved(self, sa: IkeSA) -> None:
+        """Who came and was somebody is no reason to keep his neighbours waiting."""
+        if not sa.initiator:
+            self._pace.take_back(sa.remote.address)
 
     def _worth(self, key: PublicKey, peer: Peer) -> Assurance:
         """What a stranger's key is worth, if that is enough."""

@@ -459,6 +459,7 @@ class Node:
             self._notice("name.crowded", ("name", peer.name), ("left out", str(where)), grave=True)
         elif peer.proved(where, now.monotonic):
             self._seeking.proved(sa)
+            self._claims.proved(sa)
             stands = [other.remote.address for other in self._seeking.standing(peer)]
             for place in peer.forget_places(stands, now.monotonic):
                 self._policies.leave(peer, place)
@@ -478,7 +479,7 @@ class Node:
         self._latches.carried(self._policies.remotes(peer, sa.remote.address), child)
         unsettled = peer.refused or not peer.reached or peer.fallen
         peer.succeeded()
-        for acquire in peer.found(sa.remote.address):
+        for acquire in self._seeking.found(peer, sa, now):
             self._acquire(acquire, now)
         self._idle.used(peer, now.monotonic)
         assert sa.authenticated is not None

@@ -88,6 +88,8 @@ class Peer:
     """By what it wants, the last packet that came before the name was looked up or the next attempt was due."""
     sought: dict[Selector, Sought] = field(default_factory=dict)
     """By what each wants, the packets for which it is being sought."""
+    left_out: dict[Selector, float] = field(default_factory=dict)
+    """What it was asked for and took in part, and the monotonic time until which it is not asked for the rest."""
     admitted: set[IPAddress] = field(default_factory=set)
     """All addresses that the name ever had here: where nothing may go in clear, their policies stay."""
     connects: list[int] = field(default_factory=list)

@@ -9,7 +9,7 @@ from hushwire.ike.negotiation import Wanted
 from hushwire.ike.sa import IkeSA
 from hushwire.ike.state import State
 from hushwire.names.allow import Pace
-from hushwire.node.peer import Peer, Sought
+from hushwire.node.peer import ACQUIRE_LIFE, Peer, Sought
 from hushwire.node.peers import Peers
 from hushwire.node.scope import nearest
 from hushwire.policy.sad import Mode
@@ -45,10 +45,23 @@ class Seeking:
         """Have a Child SA made for a packet; if another is being waited for first, when that one stands."""
         flow = replace(acquire.flow, remote=peer.real(acquire.flow.remote))
         wanted = peer.wanted(flow, acquire.sequence)
-        if wanted is not None:
+        if wanted is not None and peer.left_out.get(wanted.selectors[0], 0.0) <= now.monotonic:
             begun = self.protect(peer, flow, wanted, now)
             where = peer.end_for(flow.remote, self._peers.own) or flow.remote
             peer.seek(wanted.selectors[0], Sought(acquire, now.monotonic, where, begun))
+
+    def found(self, peer: Peer, sa: IkeSA, now: Now) -> list[Acquire]:
+        """A Child SA stands with it; those packets are returned for which none has been asked for yet.
+
+        RFC 7296 s2.9: the peer may have narrowed away the very packet that one was asked for.  It is held still, and a
+        plane tells of it at once: to ask again would bring one more of the same, and so on.
+        """
+        for wanted, sought in peer.sought.items():
+            flow = replace(sought.acquire.flow, remote=peer.real(sought.acquire.flow.remote))
+            carried = any(child.selector.matches(flow) for child in sa.children.values())
+            if sought.where == sa.remote.address and sought.begun and not carried:
+                peer.left_out[wanted] = now.monotonic + ACQUIRE_LIFE
+        return peer.found(sa.remote.address)
 
     def wait(self, peer: Peer, acquire: Acquire) -> None:
         """A packet that came too early: a plane tells of a flow once, and then not for half a minute."""
