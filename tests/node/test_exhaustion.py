@@ -14,6 +14,7 @@ from hushwire.ike import allowance, create_child
 from hushwire.ike.negotiation import Wanted
 from hushwire.ike.state import State
 from hushwire.names.allow import Pace
+from hushwire.node import claims
 from hushwire.node.peers import MOST_BORN
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.pad import Identity
@@ -220,7 +221,8 @@ def test_ike_sas_that_were_replaced(met: Any, rule: Rule, guard: str, monkeypatc
 
 @GUARD
 def test_addresses_of_one_network(make_net: Any, guard: str, monkeypatch: Any) -> None:
-    """New strangers of a /24, or of an IPv6 /64 that one host may have to himself: three in a minute."""
+    """New strangers of a /24, or of an IPv6 /64 that one host may have to himself: so many in an hour."""
+    monkeypatch.setattr(claims, "NEIGHBOURS", 3)
     if guard == "out":
         monkeypatch.setattr(Pace, "admits", lambda *_: True)
     net = make_net()

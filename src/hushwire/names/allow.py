@@ -40,8 +40,13 @@ class AllowList:
 class Pace:
     """How fast strangers may make us begin something for them."""
 
-    def __init__(self, per_second: float = PER_SECOND, burst: float = BURST) -> None:
+    def __init__(
+        self, per_second: float = PER_SECOND, burst: float = BURST, *, per_source: int = PER_SOURCE,
+        span: float = SOURCE_SPAN,
+    ) -> None:  # fmt: skip
+        """So many a second from all together, and `per_source` from each /24 or /64 in `span` seconds."""
         self._per_second, self._burst = per_second, burst
+        self._per_source, self._span = per_source, span
         self._tokens = burst
         self._filled = 0.0
         self._sources: dict[str, list[float]] = {}
@@ -51,8 +56,8 @@ class Pace:
         self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._per_second)
         self._filled = now
         prefix = _prefix(source)
-        recent = [when for when in self._sources.get(prefix, ()) if when > now - SOURCE_SPAN]
-        if self._tokens < 1 or len(recent) >= PER_SOURCE:
+        recent = [when for when in self._sources.get(prefix, ()) if when > now - self._span]
+        if self._tokens < 1 or len(recent) >= self._per_source:
             return False
         self._tokens -= 1
         self._sources.pop(prefix, None)

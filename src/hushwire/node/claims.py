@@ -22,6 +22,9 @@ from hushwire.policy.pad import ANONYMOUS, Identity, PadEntry, fingerprint_text
 from hushwire.wire.address import IPAddress
 from hushwire.wire.registry import IDType
 
+NEIGHBOURS = 256
+"""New strangers of one /24 or /64 in an hour: an office has no more."""
+
 
 class Unmatched(Unauthorized):
     """Nobody is known by the identity."""
@@ -33,6 +36,9 @@ class Claims:
     def __init__(self, patterns: Sequence[str], peers: Peers, memory: Memory) -> None:
         self._allowed = AllowList(patterns)
         self._pace = Pace()
+        """Of those who come, and have yet to prove anything."""
+        self._neighbours = Pace(per_source=NEIGHBOURS, span=3600.0)
+        """Of all who come: who has a /64 to himself shall not be a peer at each of its addresses (ATTACKS row 55)."""
         self._peers = peers
         self._memory = memory
 
@@ -146,5 +152,5 @@ class Claims:
             raise Unauthorized(f"the rule about {identity} wants no IPsec")
 
     def _hurry(self, source: IPAddress, now: float) -> None:
-        if not self._pace.admits(source, now):
+        if not (self._pace.admits(source, now) and self._neighbours.admits(source, now)):
             raise Unauthorized("too many strangers at once")
