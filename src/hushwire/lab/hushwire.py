@@ -33,7 +33,8 @@ class Hushwire:
         self.host = host
         self._program = ("-c", f"{without}\n{MAIN}") if without else ("-m", "hushwire")
         # To the end of the run, so that a test can still read the log of what it has stopped.
-        self.folder = Path(tempfile.mkdtemp(prefix=f"hushwire-{host.name}-"))
+        # In memory: on the file system of a User-Mode Linux, SQLite does not open its file a second time.
+        self.folder = Path(tempfile.mkdtemp(prefix=f"hushwire-{host.name}-", dir="/dev/shm"))
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         # The memory's process, which is nobody, has its own directory in it.
         self.folder.chmod(0o711)
