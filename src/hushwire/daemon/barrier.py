@@ -41,7 +41,7 @@ class Barrier:
     """First comes the block, then the way through; in clear, first the permission and then the way.
 
     A hard policy leaves something standing under the TUN that closes when the TUN goes.  So does a soft one of a single
-    host, for a while: who ends is begun anew, and flows with the host do not go on in clear meanwhile (RFC 5660 s2.4).
+    host, for a while: who ends is begun anew, and flows with the host do not go on in clear meanwhile (RFC 5660 s2).
     A soft one of many leaves nothing on the way out: packets then go as they would without it.
     """
 
@@ -189,14 +189,18 @@ def _told(policy: Policy) -> Policy | None:
     lifetime = policy.lifetime or (SOFT_SECONDS if policy.soft else 0)
     if policy.action is Action.CLEAR or policy.admits_clear:
         action = Action.CLEAR
-    elif policy.soft and policy.direction is Direction.OUT and not _of_one_host(policy.selector):
+    elif _is_soft_way(policy) and not is_of_one_host(policy.selector):
         return None
     else:
         action = Action.BLOCK
     return Policy(policy.selector, policy.direction, action, policy.priority, mode=policy.mode, lifetime=lifetime)
 
 
-def _of_one_host(selector: Selector) -> bool:
+def _is_soft_way(policy: Policy) -> bool:
+    return policy.soft and policy.action is Action.PROTECT and policy.direction is Direction.OUT
+
+
+def is_of_one_host(selector: Selector) -> bool:
     return selector.remote.prefixlen == selector.remote.max_prefixlen
 
 

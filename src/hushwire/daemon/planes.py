@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-from hushwire.daemon.barrier import SOFT_SECONDS, Barrier
+from hushwire.daemon.barrier import SOFT_SECONDS, Barrier, is_of_one_host
 from hushwire.daemon.channel import Channel
 from hushwire.daemon.guard import REQIDS, Request
 from hushwire.daemon.synthetic import Names
@@ -347,11 +347,12 @@ def _leased(policy: Policy) -> Policy:
 def found_policies(xfrm: Xfrm) -> list[Policy]:
     """The policies of peers that an earlier run of ours left standing, to be kept (DESIGN.md law 1).
 
-    Soft ones, which would end by themselves, are taken away.
+    Soft ones, which end by themselves, are taken away, but for those that hold back what flows with one host still
+    send: it does not go in clear before the host has been met again (RFC 5660 s2).
     """
     found = [each.policy for each in xfrm.policies() if each.policy.reqid in REQIDS and not each.mark]
     for policy in found:
-        if policy.lifetime:
+        if policy.lifetime and not (policy.action is Action.PROTECT and is_of_one_host(policy.selector)):
             xfrm.delete_policy(policy.selector, policy.direction)
     return [policy for policy in found if not policy.lifetime]
 
