@@ -27,8 +27,10 @@ from hushwire.ike.proposals import EspOffer
 from hushwire.names.reverse import reverse_name
 from hushwire.node.latches import Latches
 from hushwire.policy.assurance import Assurance
+from hushwire.policy.known import HELD_FOR
 from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action
+from hushwire.timers import Now
 from hushwire.wire.registry import EncrID, EsnID
 
 from .conftest import ADDRESS, KEY, named
@@ -291,15 +293,33 @@ def test_what_was_protected_does_not_go_on_in_clear(
 
 
 @pytest.mark.parametrize("who", ["bob", "eve"])
-@pytest.mark.parametrize("sealed", [(BOB,), ()], ids=["after SAs", "after nothing"])
-def test_a_restart_restores_or_closes(make_net: Any, who: str, sealed: tuple[Any, ...]) -> None:
-    """Who was there is remembered; and where an earlier run had nothing, there is nothing to break."""
+@pytest.mark.parametrize("sealed", [(BOB,), ()], ids=["what it had is seen", "what it had is not seen"])
+@pytest.mark.parametrize("memory", ["kept", "lost"])
+def test_a_restart_restores_or_closes(make_net: Any, who: str, sealed: tuple[Any, ...], memory: str) -> None:
+    """Who was there is remembered.  Of whom nothing is, flows go on only where an earlier run had none of its own."""
     net = make_net()
     met(net)
     alice = anew(net, "alice", ANYBODY, sealed=sealed)
+    if memory == "lost":
+        assert net.ask(alice, KnownForget, str(BOB)).ok
     anew(net, "bob", ANYBODY, "" if who == "bob" else "eve")
     assert net.fate(alice, BOB, patience=60) is Action.PROTECT
-    assert alice.flows == ([] if who == "eve" and sealed else [SSH])
+    closed = (who == "eve") if memory == "kept" else bool(sealed)
+    assert alice.flows == ([] if closed else [SSH])
+
+
+def test_flows_in_clear_with_who_was_met_long_ago_are_raised(make_net: Any) -> None:
+    """A month later somebody else may have the address, with whom they were begun."""
+    net = make_net()
+    met(net, PERHAPS)
+    bob = net.hosts["bob"]
+    bob.addresses = ()
+    net.now = Now(net.now.monotonic, net.now.wall + HELD_FOR + 1)
+    alice = anew(net, "alice", PERHAPS)
+    assert net.fate(alice, BOB, patience=60) is Action.CLEAR
+    eve = anew(net, "bob", PERHAPS, "eve")
+    assert net.fate(eve, ALICE, patience=60) is Action.PROTECT
+    assert alice.flows == [SSH]
 
 
 def test_a_restart_closes_what_was_with_nobody(make_net: Any) -> None:

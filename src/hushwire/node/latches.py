@@ -91,12 +91,14 @@ class Latches:
     def __getitem__(self, remote: IPNetwork) -> Party | None:
         return self._with.get(remote)
 
-    def proved(self, name: str, remotes: Iterable[IPNetwork], where: IPAddress, proof: Authenticated) -> None:
+    def proved(
+        self, name: str, remotes: Iterable[IPNetwork], where: IPAddress, proof: Authenticated, wall: float
+    ) -> None:
         """A peer has proved who it is, and is going to be reached at `remotes`."""
         party, broken = Party.of(proof), []
         before: Party | None = None
         for remote in remotes:
-            latched = self._with.get(remote) or self._recalled(name, remote, where, party)
+            latched = self._with.get(remote) or self._recalled(name, remote, where, party, wall)
             if latched is not None and not latched.goes_on_as(party):
                 broken.append(remote)
                 before = latched
@@ -132,14 +134,17 @@ class Latches:
     def refused(self, request: int) -> None:
         self._closing.pop(request, None)
 
-    def _recalled(self, name: str, remote: IPNetwork, where: IPAddress, party: Party) -> Party | None:
-        """With whom flows were before a restart, if there were any; of who is in the configuration that is said."""
+    def _recalled(self, name: str, remote: IPNetwork, where: IPAddress, party: Party, wall: float) -> Party | None:
+        """With whom flows were before a restart, if there were any; of who is in the configuration that is said.
+
+        One that is held to its level was not met in clear: if there are flows with it, they are with who it was.
+        """
+        known = self._known.of(str(remote.network_address)) or self._known.of(str(where)) or self._known.of(name)
+        if known is not None and (wall <= known.until or where in self._unsure):
+            return Party.remembered(known)
         if where not in self._unsure:
             return None
-        known = self._known.of(str(remote.network_address)) or self._known.of(str(where)) or self._known.of(name)
-        if known is None:
-            return party if party.name else Party("", None)
-        return Party.remembered(known)
+        return party if party.name else Party("", None)
 
     def _close(self, remotes: tuple[IPNetwork, ...], *fields: tuple[str, str]) -> None:
         number = self._number()

@@ -464,7 +464,7 @@ class Node:
             for place in peer.forget_places(stands, now.monotonic):
                 self._policies.leave(peer, place)
             self._policies.sync(peer, now)
-        self._proofs.latch(peer, sa)
+        self._proofs.latch(peer, sa, now)
 
     def _established(self, sa: IkeSA, now: Now) -> None:
         """What the DNS said when it began may have been taken back meanwhile."""

@@ -59,11 +59,12 @@ class Proofs:
                 self._tell("trust.withdrawn", sa, ("key", fingerprint_text(key.fingerprint)))
                 self._ike.delete(sa, now)
 
-    def latch(self, peer: Peer, sa: IkeSA) -> None:
+    def latch(self, peer: Peer, sa: IkeSA, now: Now) -> None:
         """Flows with whoever was there before do not go on with this one."""
         if sa.authenticated is not None:
             where = sa.remote.address
-            self._latches.proved(peer.name, self._policies.remotes(peer, where), where, sa.authenticated)
+            remotes = self._policies.remotes(peer, where)
+            self._latches.proved(peer.name, remotes, where, sa.authenticated, now.wall)
 
     def _introduce(self, peer: Peer, sa: IkeSA, now: Now) -> None:
         """A stranger's key is by now known to be the one that is meant: it is none any more, and not a packet waits."""
@@ -74,7 +75,7 @@ class Proofs:
     def _reconsider(self, peer: Peer, sa: IkeSA, entry: PadEntry, now: Now) -> None:
         sa.reconsider(entry)
         assert sa.authenticated is not None
-        self.latch(peer, sa)
+        self.latch(peer, sa, now)
         self._memory.met(peer, sa.authenticated, now.wall)
         self._tell("peer.raised", sa, ("level", str(telling.level(sa))))
 
