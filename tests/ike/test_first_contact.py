@@ -29,6 +29,18 @@ def test_it_is_said_to_whom_one_has_no_sa_with(pair: Any, before: bool) -> None:
     assert (pair.open(sa, request).notify(NotifyType.INITIAL_CONTACT) is None) is before
 
 
+def test_of_several_that_begin_together_one_says_it(pair: Any) -> None:
+    """To a peer's addresses of both IP versions: what the one says must not end what the other has brought about."""
+    both = [pair.initiate(), pair.initiate()]
+    pair.deliver()
+    for sa, says in zip(both, (True, False), strict=True):
+        request = next(
+            send.data for name, send in pair.seen
+            if name == "alice" and send.data[18] == 35 and send.data[:8] == sa.spi_i
+        )  # fmt: skip
+        assert (pair.open(sa, request).notify(NotifyType.INITIAL_CONTACT) is not None) is says
+
+
 @pytest.mark.parametrize("guard", ["in", "out"])
 def test_first_contact_touches_nobody_else(standing: Any, guard: str, monkeypatch: Any) -> None:
     """ATTACKS row 22: Mallory, let in as herself, says INITIAL_CONTACT."""

@@ -62,7 +62,10 @@ async def initiate(sa: "IkeSA", entry: PadEntry, wanted: Wanted) -> None:
         *request_payloads(sa, wanted, spi_in, with_ke=False),
     ]
     first = not host.peers.get(entry.identity) and not host.speaks_with(sa.remote.address)
-    if first and entry.introduced and not entry.own_null:
+    # Of several that were begun together, to a peer's addresses of both IP versions, one says so for all: another of
+    # them may stand at the peer by now, whose answer is under way.
+    begun = (each for each in host.by_reqid.get(entry.reqid, ()) if each.initiator and not each.authenticated)
+    if first and next(begun) is sa and entry.introduced and not entry.own_null:
         payloads.append(Notify(NotifyType.INITIAL_CONTACT))
     elif sa.succession.instead_of:
         payloads.append(Notify(REPLACES, sa.succession.instead_of))
