@@ -30,7 +30,7 @@ run() {
     printf '\n=== %s ===\n' "$title"
     start=$(date +%s)
     status=0
-    .venv/bin/python -m pytest -q -m "$marks" -o cache_dir="build/tests/$name" --cache-clear "$@" </dev/null || status=$?
+    .venv/bin/python -m pytest -q -m "$marks" -o cache_dir="build/tests/$name" --cache-clear --durations=12 "$@" </dev/null || status=$?
     if [ $status -eq 1 ] && [ "$name" != fast ] && [ "$(failed "$name" | wc -l)" -le $FEW ]; then
         printf '\n=== %s: once more, alone ===\n' "$title"
         failed "$name"

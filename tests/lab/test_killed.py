@@ -181,9 +181,6 @@ def process(daemon: Hushwire, name: str) -> int | None:
 
 def remembered(daemon: Hushwire) -> list[Any]:
     """Whom it knows, by which key and since when."""
-    if PLANE == "kernel":
-        # SQLite does not open its file again on the file system that this kernel has.
-        return []
     words = (sys.executable, "-m", "hushwire", "known", "list", "--json", "--control", str(daemon.control))
     told: list[str] = []
 
