@@ -174,7 +174,7 @@ def process(daemon: Hushwire, name: str) -> int | None:
         try:
             if Path(f"/proc/{pid}/comm").read_text().strip() == f"hushwire:{name}"[:15]:
                 return int(pid)
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             pass
     return None
 
