@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -81,16 +80,6 @@ def traffic(stage: Stage) -> Iterator[bytes]:
             ping.wait(5)
 
 
-def pid_of(daemon: Hushwire, name: str) -> int | None:
-    for pid in Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split():
-        try:
-            if Path(f"/proc/{pid}/comm").read_text().strip() == f"hushwire:{name}"[:15]:
-                return int(pid)
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return None
-
-
 def end(daemon: Hushwire, how: signal.Signals) -> None:
     if runs(daemon):
         os.kill(daemon.pid, how)
@@ -126,10 +115,10 @@ def assert_hidden(stage: Stage, canary: bytes) -> None:
 @pytest.mark.parametrize("name", CHILDREN)
 def test_a_child_killed(stage: Stage, name: str) -> None:
     with traffic(stage) as canary:
-        before = pid_of(stage.at_alice, name)
+        before = stage.at_alice.child(name)
         assert before is not None
         os.kill(before, signal.SIGKILL)
-        assert eventually(lambda: pid_of(stage.at_alice, name) not in (None, before), 10), told(stage)
+        assert eventually(lambda: stage.at_alice.child(name) not in (None, before), 10), told(stage)
         assert eventually(lambda: reaches(stage), 20), told(stage)
     assert_hidden(stage, canary)
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -157,7 +156,7 @@ def hire(story: Story, below: str, without: str = "") -> Hushwire:
 
 def kill(daemon: Hushwire, name: str) -> None:
     """And wait until another is in its place; the parent's is begun by us, as systemd does."""
-    before = daemon.pid if name == PARENT else process(daemon, name)
+    before = daemon.pid if name == PARENT else daemon.child(name)
     assert before is not None
     os.kill(before, signal.SIGKILL)
     if name == PARENT:
@@ -165,18 +164,7 @@ def kill(daemon: Hushwire, name: str) -> None:
         daemon._process.wait(5)
         daemon.__enter__()
     else:
-        assert eventually(lambda: process(daemon, name) not in (None, before), 30), daemon.log.read_text()
-
-
-def process(daemon: Hushwire, name: str) -> int | None:
-    """A child of the parent, by the name that it gives itself."""
-    for pid in Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split():
-        try:
-            if Path(f"/proc/{pid}/comm").read_text().strip() == f"hushwire:{name}"[:15]:
-                return int(pid)
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return None
+        assert eventually(lambda: daemon.child(name) not in (None, before), 30), daemon.log.read_text()
 
 
 def remembered(daemon: Hushwire) -> list[Any]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -51,6 +52,15 @@ class Hushwire:
         """Of the parent."""
         assert self._process is not None
         return self._process.pid
+
+    def child(self, name: str) -> int | None:
+        """The process that the parent calls so, if there is one just now."""
+        for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            # It may end while its name is read.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if Path(f"/proc/{pid}/comm").read_text().strip() == f"hushwire:{name}"[:15]:
+                    return int(pid)
+        return None
 
     def __enter__(self) -> Self:
         with self.log.open("a") as log:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from struct import Struct
-from typing import Self
 
-from hushwire.linux.netlink import Netlink, NetlinkError, attribute
+from hushwire.linux.netlink import Client, NetlinkError, attribute
 from hushwire.policy.selector import Flow
 from hushwire.wire.address import IPAddress, IPNetwork
 
@@ -32,20 +31,11 @@ class Connection:
     """The kernel's name of it, which no other socket will have (struct inet_diag_sockid)."""
 
 
-class SockDiag:
+class SockDiag(Client):
     """A socket to the kernel's table of sockets.  To look needs no privilege, to end one CAP_NET_ADMIN."""
 
     def __init__(self) -> None:
-        self._netlink = Netlink(NETLINK_SOCK_DIAG)
-
-    def close(self) -> None:
-        self._netlink.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().__init__(NETLINK_SOCK_DIAG)
 
     def connections(self, remote: IPNetwork) -> Iterator[Connection]:
         """All whose peer is in a network.  Raises NetlinkError."""

@@ -98,6 +98,22 @@ class Netlink:
                 yield message
 
 
+class Client:
+    """What asks one family of netlink for things, over a socket of its own."""
+
+    def __init__(self, protocol: int) -> None:
+        self._netlink = Netlink(protocol)
+
+    def close(self) -> None:
+        self._netlink.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 def write_message(type: int, flags: int, sequence: int, body: bytes) -> bytes:
     """A message with its header, from a sender without a port."""
     return HEADER.pack(HEADER.size + len(body), type, flags, sequence, 0) + body

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from struct import Struct
-from typing import Self
 
 from hushwire.events import AddressesChanged
 from hushwire.linux.netlink import (
@@ -14,6 +13,7 @@ from hushwire.linux.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
     NLM_F_REPLACE,
+    Client,
     Message,
     Netlink,
     NetlinkError,
@@ -82,20 +82,11 @@ class Rule:
     """Rather than into a table, look on at the rule of this priority.  With neither, the rule does nothing."""
 
 
-class Routes:
+class Routes(Client):
     """rtnetlink of this network namespace.  Writing needs CAP_NET_ADMIN.  To add again is to replace."""
 
     def __init__(self) -> None:
-        self._netlink = Netlink(NETLINK_ROUTE)
-
-    def close(self) -> None:
-        self._netlink.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().__init__(NETLINK_ROUTE)
 
     # --- Links ---
 

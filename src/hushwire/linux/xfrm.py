@@ -8,11 +8,10 @@ import errno
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Self
 
 from hushwire.events import Acquire, Expire, Mapping
 from hushwire.linux import xfrm_codec as codec
-from hushwire.linux.netlink import NETLINK_XFRM, Netlink, NetlinkError
+from hushwire.linux.netlink import NETLINK_XFRM, Client, Netlink, NetlinkError
 from hushwire.policy.sad import SA, Direction, Mode, SAName
 from hushwire.policy.selector import Selector
 from hushwire.policy.spd import Policy
@@ -38,20 +37,11 @@ class Usage:
     packets: int
 
 
-class Xfrm:
+class Xfrm(Client):
     """The SAD and SPD of this network namespace.  Writing needs CAP_NET_ADMIN."""
 
     def __init__(self) -> None:
-        self._netlink = Netlink(NETLINK_XFRM)
-
-    def close(self) -> None:
-        self._netlink.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().__init__(NETLINK_XFRM)
 
     def install_sa(self, sa: SA, mark: int | None = None, *, any_selector: bool = False) -> None:
         """Add an SA; the larval one of its Acquire gives way to it and its packets go out.
