@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 
 from hushwire.daemon import questions as module
 from hushwire.daemon.control import listen
-from hushwire.daemon.questions import LARGEST, MODE, MOST, MOST_OF_USER, SILENCE, Questions, read_question
+from hushwire.daemon.questions import LARGEST, LONGEST, MODE, MOST, MOST_OF_USER, SILENCE, Questions, read_question
 from hushwire.events import Reply, Whois
 from hushwire.linux.diag import Connection, SockDiag
 from hushwire.linux.netlink import NetlinkError
-from hushwire.node.whois import LONGEST
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.selector import Flow
 

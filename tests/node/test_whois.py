@@ -9,10 +9,14 @@ import pytest
 
 from hushwire.config import Addressing, Anonymous, Group, Rule, Start
 from hushwire.crypto.channel_binding import channel_binding
-from hushwire.events import KnownPin, Recalled, Rekey, Whois
+from hushwire.events import KnownForget, KnownPin, Recalled, Rekey, Timeout, Whois
+from hushwire.ike.negotiation import Wanted
+from hushwire.ike.proposals import EspOffer
 from hushwire.names.reverse import reverse_name
 from hushwire.node.base import base_policies
+from hushwire.node.known import APART
 from hushwire.node.policies import Policies
+from hushwire.node.telling import level
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.known import Known
 from hushwire.policy.pad import fingerprint_text
@@ -20,6 +24,8 @@ from hushwire.policy.sad import Direction
 from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action
 from hushwire.policy.trust import Trusted, TrustStore
+from hushwire.timers import Now
+from hushwire.wire.registry import EncrID, EsnID
 
 from .conftest import ADDRESS, KEY, named
 
@@ -28,6 +34,7 @@ ALL = ip_network("192.0.2.0/24")
 TCP = 6
 ANYBODY = Rule(ALL, Assurance.ENCRYPTED, Action.BLOCK)
 PERHAPS = Rule(ALL, Assurance.ENCRYPTED, Action.CLEAR)
+AES_128 = (EspOffer(((EncrID.AES_GCM_16, 128),), (), (EsnID.ESN,)),)
 BINDING = channel_binding(KEY["alice"].public, KEY["bob"].public).hex()
 
 
@@ -105,6 +112,18 @@ def test_who_has_a_name(net: Any) -> None:
     assert "CURVE25519" in told["ike_suite"]
 
 
+def test_who_has_a_name_that_another_leads_to(make_net: Any) -> None:
+    """The key is of the host that the alias means (RFC 1034 s3.6.2)."""
+    net = make_net()
+    net.host("alice", Rule("www.example"))
+    net.host("bob", named("alice"))
+    net.aliases["www.example"] = "bob.example"
+    net.start()
+    assert net.fate(net.hosts["alice"], BOB) is Action.PROTECT
+    _, told = ask(net, "alice", flow())
+    assert (told["peer"], told["how"]) == ("www.example", "DNSSEC says that the key is of bob.example")
+
+
 def test_a_stranger_and_the_same_stranger_again(make_net: Any) -> None:
     net = strangers(make_net)
     alice = net.hosts["alice"]
@@ -156,6 +175,11 @@ def test_who_is_pinned_by_command(make_net: Any) -> None:
     assert net.fate(alice, BOB) is Action.PROTECT
     _, told = ask(net, "alice", flow())
     assert (told["level"], told["how"]) == ("continuous", "an administrator has pinned its key")
+    # Pinned anew, it was not met since.
+    assert net.ask(alice, KnownForget, str(BOB)).ok
+    assert net.ask(alice, KnownPin, str(BOB), KEY["bob"].public.fingerprint).ok
+    _, told = ask(net, "alice", flow())
+    assert (told["since"], told["met"]) == (None, 0)
 
 
 def test_who_shares_a_key_has_no_binding(make_net: Any) -> None:
@@ -218,6 +242,17 @@ def test_what_is_blocked(make_net: Any) -> None:
     assert "a rule blocks it" in reply.text
 
 
+def test_what_its_policy_blocks_no_sa_carries(make_net: Any) -> None:
+    net = strangers(make_net)
+    alice = net.hosts["alice"]
+    assert net.fate(alice, BOB) is Action.PROTECT
+    peer = alice.node.peers.of_address(BOB)
+    for held in (peer.policies, alice.spd):
+        for key in [key for key in held if BOB in key[0].remote]:
+            held[key] = replace(held[key], action=Action.BLOCK)
+    assert ask(net, "alice", flow())[1]["level"] is None
+
+
 def test_a_port_that_a_rule_lets_go_in_clear_is_clear(make_net: Any) -> None:
     """Though the same peer's other packets are protected: the rule's policy comes before the peer's."""
     net = make_net()
@@ -227,6 +262,9 @@ def test_a_port_that_a_rule_lets_go_in_clear_is_clear(make_net: Any) -> None:
     )  # fmt: skip
     net.host("bob", ANYBODY)
     net.start()
+    # What nobody could change is not sought.
+    reply, _ = ask(net, "alice", flow(port=25), Assurance.ENCRYPTED, 5.0)
+    assert (reply.ok, alice.node.ike.sas) == (False, [])
     assert net.fate(alice, BOB) is Action.PROTECT
     _, other = ask(net, "alice", flow(port=80))
     reply, told = ask(net, "alice", flow(port=25), Assurance.ENCRYPTED, 5.0)
@@ -247,6 +285,56 @@ def test_each_port_has_its_own_sa(make_net: Any) -> None:
     assert ask(net, "alice", flow(port=80))[1]["level"] is None
     reply, _ = wait_for(net, "alice", flow(port=80), Assurance.NAMED)
     assert reply.ok, reply.text
+
+
+def begin_another(net: Any, host: Any, remote: Any) -> None:
+    """One more IKE SA, with a Child SA for the same; of those there are the host lets none go."""
+    entry = host.node.peers.of_address(remote).entry(remote, host.addresses)
+    host.node.ike._settle = lambda: None
+    host.node.ike.initiate(entry, host.addresses[0], remote, Wanted(entry.selectors, entry.mode), net.now)
+    net.step(host, Timeout())
+
+
+def test_of_two_that_may_carry_a_flow_the_one_that_proves_less_counts(make_net: Any) -> None:
+    """Whichever the plane takes: more is told when the other is gone."""
+    net = strangers(make_net)
+    alice = net.hosts["alice"]
+    assert net.fate(alice, BOB) is Action.PROTECT
+    (first,) = alice.node.ike.sas
+    net.now = Now(net.now.monotonic + 1, net.now.wall + APART)
+    begin_another(net, alice, BOB)
+    # While more may come of it, who requires more waits.
+    net.step(alice, Whois(1, flow(), Assurance.CONTINUOUS, 5.0))
+    assert 1 not in alice.replies
+    net.run()
+    _, second = alice.node.ike.sas
+    assert (level(first), level(second)) == (Assurance.ENCRYPTED, Assurance.CONTINUOUS)
+    assert not alice.replies[1].ok
+    reply, told = ask(net, "alice", flow(), Assurance.CONTINUOUS)
+    assert not reply.ok
+    assert (told["level"], told["how"]) == ("encrypted", "a stranger with this key since 2027-01-15")
+    alice.node.ike.delete(first, net.now)
+    net.step(alice, Timeout())
+    net.run()
+    reply, told = ask(net, "alice", flow(), Assurance.CONTINUOUS)
+    assert (reply.ok, told["level"], told["met"]) == (True, "continuous", 2)
+
+
+def test_of_several_in_one_the_newest_is_told_of(make_net: Any) -> None:
+    """It is what a plane takes."""
+    net = strangers(make_net)
+    alice = net.hosts["alice"]
+    assert net.fate(alice, BOB) is Action.PROTECT
+    (sa,) = alice.node.ike.sas
+    (old,) = sa.children.values()
+    net.wait(1)
+    shared = alice.node.ike._host
+    shared.settings = replace(shared.settings, esp_offers=AES_128)
+    alice.node.ike.create_child(sa, Wanted((old.selector,), old.mode), net.now)
+    net.step(alice, Timeout())
+    net.run()
+    assert len(sa.children) == 2
+    assert "GCM_16-128" in ask(net, "alice", flow())[1]["esp_suite"]
 
 
 def test_what_is_remembered_of_another_key_is_not_told(net: Any) -> None:
@@ -407,6 +495,27 @@ def test_nobody_waits_longer_than_he_likes(make_net: Any) -> None:
     reply, took = wait_for(net, "alice", flow(), Assurance.ENCRYPTED, 2.0)
     assert not reply.ok
     assert 1.9 <= took <= 2.2
+
+
+def test_required_of_a_name_that_has_no_key(make_net: Any) -> None:
+    """It is known by now that nobody can prove it."""
+    net = make_net()
+    net.host("alice", named("bob"))
+    net.zone["bob.example"] = ((BOB,), ())
+    net.start()
+    reply, took = wait_for(net, "alice", flow(), Assurance.NAMED, 30.0)
+    assert not reply.ok
+    assert took < 10
+
+
+def test_required_of_a_port_that_no_rule_speaks_of(make_net: Any) -> None:
+    """That the host's other ports could be protected is nothing to it."""
+    net = make_net()
+    net.host("alice", named("bob", below=Action.CLEAR, start=Start.WAIT, protocol=TCP, remote_port=25))
+    net.host("bob", named("alice"))
+    net.start()
+    reply, told = ask(net, "alice", flow(port=80), Assurance.NAMED, 30.0)
+    assert (reply.ok, told["level"], told["peer"]) == (False, "clear", None)
 
 
 def test_what_nobody_could_raise_is_answered_at_once(net: Any) -> None:

@@ -21,7 +21,6 @@ from typing import Any, Self
 from hushwire.events import Reply, Whois
 from hushwire.linux.diag import TCP, UDP, Connection, SockDiag
 from hushwire.linux.netlink import NetlinkError
-from hushwire.node.whois import LONGEST
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.selector import Flow
 from hushwire.wire.address import IPAddress
@@ -34,6 +33,8 @@ SILENCE = 3.0
 """Seconds that a program has for its question, before its place is another's."""
 LARGEST = 1024
 """Octets of a question."""
+LONGEST = 60.0
+"""Seconds that anybody may wait for more than there is."""
 FROM = 1 << 61
 """Numbers of questions begin here, out of the way of the Node's own and of commands."""
 

@@ -29,8 +29,6 @@ from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action, Policy
 from hushwire.timers import NEVER, Now
 
-LONGEST = 60.0
-"""Seconds that anybody may wait for more than there is."""
 MOST_WAITING = 1024
 """Who wait at once."""
 
@@ -94,8 +92,7 @@ class Answers:
                 standing = self.standing(question.flow)
             peer = self._meant(question.flow, standing)
             if peer is not None:
-                until = now.monotonic + min(question.patience, LONGEST)
-                self._waiting.append(Waiting(question, peer, until, failures))
+                self._waiting.append(Waiting(question, peer, now.monotonic + question.patience, failures))
                 self.look([peer], now)
                 return
         self._reply(question, standing, now)
