@@ -17,7 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import IPv4Address
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -93,18 +93,16 @@ def measure(
 # --- what is remembered ---
 
 
-def acquaintances(count: int, friends: bool = True) -> Iterator[Known]:
-    """So many peers by address, of whom half came once only, unless there are to be `friends` alone."""
+def acquaintances(count: int, friends: int) -> Iterator[Known]:
+    """So many peers by address, of whom the first `friends` came twice, and the others once."""
     for number in range(count):
-        times = 2 if friends or number % 2 else 1
+        times = 2 if number < friends else 1
         yield Known(_address(number), _fingerprint(number), WALL, WALL + number, times, Assurance.CONTINUOUS)
 
 
 def _remembered(rounds: int, sizes: Sequence[int]) -> Iterator[Figure]:
-    worlds = {f"{size:,} peers": _recalled(acquaintances(size, friends=False)) for size in sizes}
-    worlds[f"{MOST:,} peers, while strangers flood"] = flooded = _recalled(
-        [*acquaintances(sizes[-1]), *islice(acquaintances(MOST), sizes[-1], None)][:MOST]
-    )
+    worlds = {f"{size:,} peers": _recall(size) for size in sizes}
+    worlds[f"{MOST:,} peers, while strangers flood"] = flooded = _recalled(acquaintances(MOST, sizes[-1]))
     yield _look_ups(rounds, worlds, flooded)
     yield _meetings(rounds, worlds, flooded)
     rows = [Row(f"{size:,} peers", (_octets(_recall, size),), (_octets(_plain_dict, size),)) for size in sizes]
@@ -115,7 +113,7 @@ def _look_ups(rounds: int, worlds: dict[str, KnownPeers], flooded: KnownPeers) -
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in worlds}
     for number in range(rounds):
         for name, known in worlds.items():
-            subjects = _some(number, min(len(known), PEERS[-1]))
+            subjects = _some(number, _staying(known, flooded))
             plain = dict.fromkeys((each.subject for each in known.after("", len(known))), b"")
             if known is flooded:
                 _flood(known, ASKED, number)
@@ -129,7 +127,7 @@ def _meetings(rounds: int, worlds: dict[str, KnownPeers], flooded: KnownPeers) -
     for number in range(rounds):
         wall = WALL + MOST + COUNTED * (2 + number)
         for name, known in worlds.items():
-            pairs = [(subject, _key_of(known, subject)) for subject in _some(number, min(len(known), PEERS[-1]))]
+            pairs = [(subject, _key_of(known, subject)) for subject in _some(number, _staying(known, flooded))]
             plain = {subject: (key, wall, 1) for subject, key in pairs}
 
             def meet(pair: tuple[str, bytes], known: KnownPeers = known, wall: float = wall) -> None:
@@ -147,11 +145,16 @@ def _meetings(rounds: int, worlds: dict[str, KnownPeers], flooded: KnownPeers) -
 
 def _flood(known: KnownPeers, count: int, number: int) -> None:
     """Strangers whom nobody knows take each other's place, and nobody's who came twice."""
-    friends = len(known._friends)
-    for each in range(count):
-        known.meet(f"flood-{number}-{each}.example", bytes(32), Assurance.ENCRYPTED, WALL)
-    if len(known) != MOST or len(known._friends) != friends:
+    friends, flood = len(known._friends), [f"flood-{number}-{each}.example" for each in range(count)]
+    for subject in flood:
+        known.meet(subject, bytes(32), Assurance.ENCRYPTED, WALL)
+    if len(known) != MOST or len(known._friends) != friends or not all(map(known.of, flood)):
         raise RuntimeError(f"{len(known):,} peers, {len(known._friends):,} of them friends, after a flood")
+
+
+def _staying(known: KnownPeers, flooded: KnownPeers) -> int:
+    """How many, from the first, are there whoever comes."""
+    return len(known._friends) if known is flooded else len(known)
 
 
 def _stored(rounds: int, sizes: Sequence[int]) -> Iterator[Figure]:
@@ -162,7 +165,7 @@ def _stored(rounds: int, sizes: Sequence[int]) -> Iterator[Figure]:
             place = Path(directory) / str(size)
             place.mkdir()
             with closing(memory.Store(place / memory.FILE)) as store:
-                store.write(Remember(known) for known in acquaintances(size, friends=False))
+                store.write(map(Remember, acquaintances(size, size // 2)))
             for number in range(rounds):
                 loads[f"{size:,} peers"].append((_load(place, size), _load_plain(place / memory.FILE)))
                 writes[f"{size:,} peers"].append(_write(place / memory.FILE, _some(number, size)))
@@ -294,7 +297,7 @@ def _octets(make: Callable[[int], object], count: int) -> float:
 
 
 def _recall(count: int) -> KnownPeers:
-    return _recalled(acquaintances(count, friends=False))
+    return _recalled(acquaintances(count, count // 2))
 
 
 def _trust(count: int) -> TrustStore:
