@@ -157,33 +157,68 @@ def test_all_of_many_child_sas_at_once(net: Any) -> None:
 
 
 @GUARD
-def test_ike_sas_with_the_same_key(met: Any, guard: str, monkeypatch: Any) -> None:
-    """She never says INITIAL_CONTACT, and deletes none."""
-    if guard == "out":
-        monkeypatch.setattr(allowance, "MOST_IKE_SAS", 1 << 20)
+@pytest.mark.parametrize("children", [True, False], ids=["with Child SAs", "without"])
+def test_ike_sas_with_the_same_key(met: Any, children: bool, guard: str, monkeypatch: Any) -> None:
+    """She never says INITIAL_CONTACT, and deletes none: for each that is too many her oldest goes."""
     net, alice, eve = met(SIGNED)
     first = newest(eve)
+    if guard == "out":
+        monkeypatch.setattr(allowance, "MOST_IKE_SAS", 1 << 20)
+        monkeypatch.setattr(allowance, "PER_SELECTOR", 1 << 20)
+    if not children:
+        # RFC 6023: she asks for none.
+        monkeypatch.setattr("hushwire.ike.auth.request_payloads", lambda *_, **__: [])
     for _ in range(20):
         begin(net, eve)
-    assert len(alice.node.ike.sas) == (allowance.MOST_IKE_SAS if guard == "in" else 21)
     # Child SAs are counted over all of them.
-    assert len(alice.sad) == 2 * allowance.PER_SELECTOR
-    assert first.state is State.ESTABLISHED
-    goes_on(net, alice, eve)
+    most = allowance.PER_SELECTOR if children else allowance.MOST_IKE_SAS
+    assert len(alice.node.ike.sas) == (most if guard == "in" else 21)
+    assert len(alice.sad) == 2 * sum(len(sa.children) for sa in alice.node.ike.sas)
+    spis = {sa.spi_i for sa in alice.node.ike.sas}
+    assert (first.spi_i in spis) is (guard == "out")
+    assert [sa for sa in eve.node.ike.sas if sa.state is State.ESTABLISHED][-1].spi_i in spis
+    assert net.packet(alice, EVE) is Action.PROTECT or not children
 
 
-def test_who_has_forgotten_many_times_comes_back(met: Any) -> None:
-    """Eight restarts in a row, without a word: the dead are asked whether they live, and make room."""
+@GUARD
+def test_ike_sas_without_a_pause(met: Any, guard: str, monkeypatch: Any) -> None:
+    """One in the place of her oldest is as one that is rekeyed: it has the pace of the others."""
+    monkeypatch.setattr(allowance, "REKEYS", 10.0)
+    if guard == "out":
+        monkeypatch.setattr(allowance.Pace, "count", lambda *_: None)
     net, alice, eve = met(SIGNED)
-    for _ in range(allowance.MOST_IKE_SAS + 2):
+    for _ in range(30):
+        begin(net, eve)
+    # She has asked for four at first, and for the others in the place of one of these.
+    assert len(alice.about("child.up")) == (4 + 10 if guard == "in" else 31)
+    net.wait(1.0)
+    begin(net, eve)
+    assert len(alice.about("child.up")) == (15 if guard == "in" else 32)
+
+
+def test_who_forgets_many_times_comes_back(met: Any) -> None:
+    """Many restarts in a row, without a word, and each time she is there at once: her oldest IKE SAs make room."""
+    net, alice, eve = met(SIGNED)
+    for _ in range(2 * allowance.MOST_IKE_SAS):
         eve = net.host("eve", SIGNED)
         net.step(eve, AddressesChanged(eve.addresses))
         net.run()
+        # The first packet asks for SAs.
         net.packet(eve, ALICE)
-    assert not eve.sad
-    net.wait(3.0)
-    assert net.fate(eve, ALICE, patience=60) is Action.PROTECT
+        goes_on(net, alice, eve)
+    assert len(alice.node.ike.sas) <= allowance.PER_SELECTOR
     net.wait(60.0)
+    assert len(alice.node.ike.sas) == 1
+
+
+def test_who_forgets_and_has_no_key_comes_back(met: Any) -> None:
+    """Whoever is anonymous may be another: the one who was there is asked whether he lives."""
+    net, alice, eve = met(ANONYMOUS)
+    eve = net.host("eve", ANONYMOUS)
+    net.step(eve, AddressesChanged(eve.addresses))
+    net.run()
+    assert net.packet(eve, ALICE) is not Action.PROTECT
+    assert net.fate(eve, ALICE, patience=60) is Action.PROTECT
     assert len(alice.node.ike.sas) == 1
 
 

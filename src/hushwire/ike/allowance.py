@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from hushwire.ike.errors import Rejected
+from hushwire.ike.state import State
 from hushwire.policy.pad import PadEntry
 from hushwire.wire.registry import NotifyType
 
@@ -24,7 +25,7 @@ REKEYS_PER_SECOND = 4.0
 
 
 class Pace:
-    """How often a peer has things replaced: one for an IKE SA and all that its rekeys make of it."""
+    """How often a peer has things replaced: one for all IKE SAs with it that stand together, and their heirs."""
 
     def __init__(self, now: float) -> None:
         self._left = REKEYS
@@ -35,25 +36,29 @@ class Pace:
         self._left = min(REKEYS, self._left + (now - self._filled) * REKEYS_PER_SECOND)
         self._filled = now
         if self._left < 1:
-            raise Rejected(NotifyType.TEMPORARY_FAILURE, "rekeys come too fast")
+            raise Rejected(NotifyType.TEMPORARY_FAILURE, "all is replaced too fast")
         self._left -= 1
 
 
 def make_room(sa: "IkeSA", entry: PadEntry, refusal: NotifyType) -> None:
-    """One more IKE SA with a peer.  Raises Rejected."""
-    if len(there := _between(sa, entry)) >= MOST_IKE_SAS:
-        _doubt(there)
-        raise Rejected(refusal, f"{MOST_IKE_SAS} IKE SAs with {entry.name} are enough")
+    """One more IKE SA with a peer, in place of the one that he needs least if he has all he may.  Raises Rejected."""
+    while len(there := _between(sa, entry)) >= MOST_IKE_SAS:
+        if not _give_up(sa, entry, there):
+            raise Rejected(refusal, f"{MOST_IKE_SAS} IKE SAs with {entry.name} are enough")
 
 
 def make_room_for_child(sa: "IkeSA", entry: PadEntry) -> None:
-    """One more Child SA under an IKE SA.  Raises Rejected."""
+    """One more Child SA under an IKE SA, in place of those of an older one, as for an IKE SA.  Raises Rejected."""
     # RFC 7296 s1.3: what a peer may have of us is bounded, proved or not (ATTACKS rows 24 and 55).
-    there = [sa] if entry.introduced else _between(sa, entry)
     most = MOST_CHILDREN if entry.introduced else PER_SELECTOR * len(entry.selectors)
-    if sum(len(other.children) for other in there) >= most:
-        _doubt(other for other in there if other is not sa)
-        raise Rejected(NotifyType.NO_ADDITIONAL_SAS, f"{most} Child SAs with {entry.name} are enough")
+    while len(there := _with_children(sa, entry)) >= most:
+        if not _give_up(sa, entry, there):
+            raise Rejected(NotifyType.NO_ADDITIONAL_SAS, f"{most} Child SAs with {entry.name} are enough")
+
+
+def _with_children(sa: "IkeSA", entry: PadEntry) -> "list[IkeSA]":
+    """The IKE SA of each Child SA that counts: with whom an administrator named, of this one alone."""
+    return [each for each in ([sa] if entry.introduced else _between(sa, entry)) for _ in each.children]
 
 
 def _between(sa: "IkeSA", entry: PadEntry) -> "list[IkeSA]":
@@ -63,7 +68,19 @@ def _between(sa: "IkeSA", entry: PadEntry) -> "list[IkeSA]":
     return [other for other in others if (other.local.address, other.remote.address) == ends]
 
 
-def _doubt(others: "Iterable[IkeSA]") -> None:
-    """Those that the peer has forgotten die when they are asked whether they live; it has only to come again."""
-    for other in others:
+def _give_up(sa: "IkeSA", entry: PadEntry, there: "Iterable[IkeSA]") -> bool:
+    """Close the one that the peer needs least: one that was replaced, or the oldest.  Raises Rejected.
+
+    He has just proved that he is who made it: he has forgotten it, or has more than he needs.  Those that somebody else
+    made are asked whether they live, so that when they do not the peer has but to come again.
+    """
+    proved = {other: other.authenticated for other in there if other is not sa}
+    own = [other for other, proof in proved.items() if proof is not None and proof.entry.identity == entry.identity]
+    for other in proved if not own else ():
         other.doubt()
+    if own:
+        least = min(own, key=lambda other: (other.state is State.ESTABLISHED, other.established))
+        # It is one more that is replaced.
+        least.succession.pace.count(sa.host.now.monotonic)
+        least.close("the peer began others since, and has all it may")
+    return bool(own)

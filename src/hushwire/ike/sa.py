@@ -413,6 +413,7 @@ class IkeSA:
         self._advance(Input.AUTHENTICATED)
         self.authenticated = proof
         self.peer = proof.entry
+        self.succession.keep_pace(proof.entry.identity)
         self.host.admit(self, proof.entry)
         settings, now = self.host.settings, self.host.now.monotonic
         self.established = now

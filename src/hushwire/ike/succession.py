@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from hushwire.ike.allowance import Pace
 from hushwire.ike.state import State
+from hushwire.policy.pad import Identity
 from hushwire.timers import NEVER
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ class Succession:
     def inherit(self, old: "Succession") -> None:
         """The IKE SA is a rekey of that one's, and has its place."""
         self.instead_of, self.attempts, self.pace = old.instead_of, old.attempts, old.pace
+
+    def keep_pace(self, identity: Identity) -> None:
+        """The peer is known: another IKE SA gives it no other pace."""
+        self.pace = next((other.succession.pace for other in self._sa.host.peers.get(identity, ())), self.pace)
 
     def is_over(self, other: "IkeSA") -> bool:
         """Whether it was made to replace another, or the same as that one and is the one of the two that stays."""
