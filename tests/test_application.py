@@ -40,6 +40,8 @@ class Daemon:
     def __init__(self, path: Path) -> None:
         self.path = str(path)
         self.asked: list[Whois] = []
+        self.devices: list[int] = []
+        """That their sockets are bound to."""
         self.answer: Callable[[Whois], bytes | None] = lambda asked: self.says(True, "as it should be", BODY)
         self._listener = listen(path, MODE)
         self._listener.setblocking(True)
@@ -56,7 +58,9 @@ class Daemon:
             except OSError:
                 return
             with connection:
-                question = read_question(json.loads(connection.recv(1024)), 1)
+                asked = json.loads(connection.recv(1024))
+                self.devices.append(asked["device"])
+                question = read_question(asked, 1)
                 self.asked.append(question)
                 if (answer := self.answer(question)) is not None:
                     connection.send(answer)
@@ -114,6 +118,15 @@ def test_all_kinds_of_sockets(daemon: Daemon, listens: str, connects: str, addre
         (asked,) = daemon.asked
         assert (str(asked.flow.local), str(asked.flow.remote)) == (address, address)
         assert asked.flow.protocol == (TCP if kind == socket.SOCK_STREAM else UDP)
+
+
+def test_a_socket_that_is_bound_to_a_device(daemon: Daemon) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as bound, socket.socket() as free:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        for sock in (bound, free):
+            sock.connect(server.getsockname())
+            assert hushwire.peer(sock, socket_path=daemon.path) == PEER
+    assert daemon.devices == [socket.if_nametoindex("lo"), 0]
 
 
 def test_what_is_not_told_is_none(daemon: Daemon, pair: tuple[socket.socket, socket.socket]) -> None:

@@ -94,7 +94,8 @@ def _question(sock: socket.socket) -> dict[str, Any]:
         raise ValueError("the socket is not connected: there is nobody at its other end") from None
     ends = {"local": sock.getsockname(), "remote": remote}
     told = {name: [end[0].partition("%")[0], end[1]] for name, end in ends.items()}
-    return {"command": "whois", "protocol": protocol, **told}
+    device = sock.getsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX)
+    return {"command": "whois", "protocol": protocol, "device": device, **told}
 
 
 def _asked(question: dict[str, Any], path: str, timeout: float) -> Peer:
@@ -135,6 +136,8 @@ def _peer(told: dict[str, Any]) -> Peer:
 LEVELS: tuple[str, ...] = get_args(Level)
 GRACE = 2.0
 """Seconds for an answer to arrive that the daemon gives at the last moment."""
+SO_BINDTOIFINDEX = 62
+"""The interface that a socket is bound to, by index (asm-generic/socket.h)."""
 TIMEVAL = Struct("@l l")
 """struct timeval: seconds and microseconds."""
 LARGEST = 1 << 16

@@ -45,7 +45,7 @@ class Node:
         for each in (self.listener, *self.clients):
             each.close()
 
-    def find(self, flow: Flow) -> Connection | None:
+    def find(self, flow: Flow, device: int) -> Connection | None:
         return Connection(flow, self.owner, socket.AF_INET, True, b"") if self.owner is not None else None
 
     def serve(self) -> list[Whois]:
@@ -142,6 +142,7 @@ def test_what_is_read(more: dict[str, Any], question: Whois) -> None:
         {"local": ["192.0.2.1", "25"]}, {"local": ["192.0.2.1", 25.0]}, {"local": [3221225985, 25]},
         {"remote": ["2001:db8::2", 25]}, {"remote": ["192.0.2.0/24", 25]}, {"remote": ["", 25]},
         {"require": "certain"}, {"require": 3}, {"require": ["named"]}, {"require": None},
+        {"device": -1}, {"device": "lo"}, {"device": 1 << 31}, {"device": None}, {"device": 1.0},
         {"timeout": -1}, {"timeout": "1"}, {"timeout": True}, {"timeout": float("nan")}, {"timeout": float("inf")},
     ],
 )  # fmt: skip
@@ -223,9 +224,26 @@ def test_whose_it_is_the_kernel_says(tmp_path: Path) -> None:
         assert heard(wrong)["ok"] is False
 
 
+def test_a_socket_that_is_bound_to_a_device(tmp_path: Path) -> None:
+    """The kernel knows it only with that."""
+    node = Node(tmp_path / "peer.sock")
+    with (
+        closing(node), SockDiag() as diag, socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as mine,
+    ):  # fmt: skip
+        node.questions._find = diag.find
+        mine.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        mine.connect(server.getsockname())
+        asked = {**ASKED, "local": mine.getsockname(), "remote": mine.getpeername()}
+        node.client({**asked, "device": socket.if_nametoindex("lo")})
+        assert len(node.serve()) == 1
+        without = node.client(asked)
+        assert node.serve() == []
+        assert heard(without)["ok"] is False
+
+
 @pytest.mark.parametrize("error", [NetlinkError(1, "look for a connection"), PermissionError(1, "not permitted")])
 def test_where_the_kernel_does_not_tell(node: Node, error: Exception) -> None:
-    def find(flow: Flow) -> Connection | None:
+    def find(flow: Flow, device: int) -> Connection | None:
         raise error
 
     node.questions._find = find

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
@@ -62,6 +62,29 @@ def test_udp_is_found_where_it_is_connected(diag: SockDiag, binds: str, connects
         assert diag.find(back) is None
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_what_is_bound_to_a_device_is_found_with_it(diag: SockDiag, address: str, kind: int) -> None:
+    family, loopback = socket.AF_INET6 if ":" in address else socket.AF_INET, socket.if_nametoindex("lo")
+    with (
+        socket.socket(family, kind) as server,
+        socket.socket(family, kind) as bound,
+        socket.socket(family, kind) as free,
+    ):
+        server.bind((address, 0))
+        if kind == socket.SOCK_STREAM:
+            server.listen()
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        for sock in (bound, free):
+            sock.connect(server.getsockname())
+        found = diag.find(flow_of(bound), loopback)
+        assert found is not None
+        assert found in diag.connections(ip_network(address))
+        assert diag.find(flow_of(bound)) is diag.find(flow_of(bound), loopback + 999) is None
+        # One that is not bound may be asked for with any.
+        assert diag.find(flow_of(free)) == diag.find(flow_of(free), loopback) is not None
+
+
 def test_what_is_not_there_is_not_found(diag: SockDiag) -> None:
     """The kernel would answer with a socket that listens."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
@@ -83,15 +106,18 @@ from hushwire.linux.diag import SockDiag
 from hushwire.linux.netlink import NetlinkError
 from hushwire.linux.sandbox import confine
 
-with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
-    diag = SockDiag()
+with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+    if sys.argv[1] == "bound":
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+    client.connect(server.getsockname())
+    diag, loopback = SockDiag(), socket.if_nametoindex("lo")
     if sys.argv[1] == "confined":
         confine(uid=65534, gid=65534, network=False)
     (connection,) = [
         each for each in diag.connections(ip_network("127.0.0.1/32"))
         if each.flow.local_port == client.getsockname()[1]
     ]
-    assert diag.find(connection.flow) == connection
+    assert diag.find(connection.flow, loopback) == connection
     try:
         print(diag.end(connection))
     except NetlinkError as error:
@@ -101,7 +127,9 @@ with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(
 
 
 @pytest.mark.lab
-@pytest.mark.parametrize(("how", "said"), [("confined", "Operation not permitted\n"), ("free", "True\n")])
+@pytest.mark.parametrize(
+    ("how", "said"), [("confined", "Operation not permitted\n"), ("free", "True\n"), ("bound", "True\n")]
+)
 def test_who_is_confined_looks_and_ends_nothing(how: str, said: str) -> None:
     """With a socket that root opened: the kernel asks who writes to it, too."""
     program = (sys.executable, "-u", "-c", ENDS, how)

@@ -53,8 +53,8 @@ class Asker:
 class Questions:
     """Connections, each with one question and one answer."""
 
-    def __init__(self, listener: socket.socket, find: Callable[[Flow], Connection | None]) -> None:
-        """`find`: the connection at this host's end of a flow (`linux.diag`)."""
+    def __init__(self, listener: socket.socket, find: Callable[[Flow, int], Connection | None]) -> None:
+        """`find`: the connection at this host's end of a flow, and of a device (`linux.diag`)."""
         self._listener = listener
         self._find = find
         self._numbers = count(FROM)
@@ -75,7 +75,7 @@ class Questions:
             # Its kernel tells nobody of connections (CONFIG_INET_DIAG): then so do we.
             why = f"whose a connection is cannot be known here: {error.strerror}"
 
-            def find(flow: Flow) -> Connection | None:
+            def find(flow: Flow, device: int = 0) -> Connection | None:
                 raise ValueError(why)
 
         return cls(listener, find)
@@ -139,8 +139,9 @@ class Questions:
         number = next(self._numbers)
         self._asked[number] = asker
         try:
-            question = read_question(json.loads(octets), number)
-            found = self._find(question.flow)
+            asked = json.loads(octets)
+            question = read_question(asked, number)
+            found = self._find(question.flow, _device(asked))
         except (ValueError, RecursionError, OSError, NetlinkError) as error:
             self.reply(Reply(number, False, str(error)))
             return None
@@ -183,6 +184,14 @@ def _address(text: str) -> IPAddress:
     """IPv4's may be written as an IPv6 socket has them (RFC 4291 s2.5.5.2)."""
     address = ip_address(text)
     return (address.ipv4_mapped or address) if address.version == 6 else address
+
+
+def _device(asked: Mapping[str, object]) -> int:
+    """The index of the interface that the program's socket is bound to; 0: of none."""
+    index = asked.get("device", 0)
+    if not isinstance(index, int) or not 0 <= index < 1 << 31:
+        raise ValueError(f"{index!a:.40} is no index of an interface")
+    return index
 
 
 def _require(asked: Mapping[str, object]) -> Assurance:

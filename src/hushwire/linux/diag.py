@@ -53,8 +53,11 @@ class SockDiag(Client):
                     continue
                 yield from (_read(message.body, protocol) for message in found)
 
-    def find(self, flow: Flow) -> Connection | None:
-        """The one at our end of a flow, without a walk through the table.  Raises NetlinkError."""
+    def find(self, flow: Flow, device: int = 0) -> Connection | None:
+        """The one at our end of a flow, without a walk through the table.  Raises NetlinkError.
+
+        `device`: the index of the interface that it may be bound to; the kernel finds no such one without.
+        """
         family = socket.AF_INET if flow.local.version == 4 else socket.AF_INET6
         ours, theirs = (flow.local, flow.local_port), (flow.remote, flow.remote_port)
         # Where it is asked for one socket, the kernel takes UDP's ends the other way round.
@@ -62,7 +65,7 @@ class SockDiag(Client):
         (source, source_port), (destination, destination_port) = ends
         identity = ENDS.pack(
             source_port, destination_port, source.packed.ljust(16, b"\0"), destination.packed.ljust(16, b"\0")
-        ) + bytes(4) + NO_COOKIE  # fmt: skip
+        ) + DEVICE.pack(device) + NO_COOKIE  # fmt: skip
         body = REQUEST.pack(family, flow.protocol, 0, CONNECTED, identity)
         try:
             found = self._netlink.request(SOCK_DIAG_BY_FAMILY, body, f"look for the connection with {flow.remote}")
@@ -134,6 +137,8 @@ ANSWER = Struct(f"=B B 2x {SOCKET_ID}s 12x I")
 """struct inet_diag_msg: family, state, timer, retransmissions; socket; expires, queues; uid."""
 ENDS = Struct("!H H 16s 16s")
 """struct inet_diag_sockid up to the interface: ports and addresses, ours first."""
+DEVICE = Struct("=I")
+"""What follows them: the index of an interface."""
 NO_COOKIE = b"\xff" * 8
 """Of a socket that is known by its ends only."""
 SYN_SENT = 2
