@@ -175,10 +175,12 @@ class Endpoint:
         alarms = self._host.alarms
         while alarms:
             when, _, sa = alarms[0]
-            if sa.deadline() == when:
+            due = sa.deadline()
+            if due == when:
                 return when
-            # Stale: whoever moved the deadline has put a newer alarm in, if there is one.
             heappop(alarms)
+            if due != NEVER:
+                self._host.wake(sa, due)
         return NEVER
 
     def timeout(self, now: Now) -> None:

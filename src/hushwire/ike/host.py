@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from heapq import heappush
+from heapq import heapify, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +13,7 @@ from hushwire.ike.report import Report
 from hushwire.ike.settings import Settings
 from hushwire.ike.state import State
 from hushwire.policy.pad import Identity, PadEntry
-from hushwire.timers import Now
+from hushwire.timers import NEVER, Now
 from hushwire.wire.address import IPAddress
 from hushwire.wire.message import Message
 from hushwire.wire.registry import ExchangeType
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from hushwire.ike.running import Running
     from hushwire.ike.sa import IkeSA
 
+STALE, LEAST = 8, 64
+"""Alarms for each IKE SA, and in all, among which stale ones are not worth the trouble."""
 Exchange = Coroutine[Any, Any, None]
 Key = TypeVar("Key")
 
@@ -63,7 +65,8 @@ class Host:
     """By whose policies they serve, or are meant to: who is to be there may have proved nothing yet."""
     half_open: HalfOpen = field(default_factory=HalfOpen)
     alarms: list[tuple[float, int, "IkeSA"]] = field(default_factory=list)
-    """A heap of when to look at which SA, in the order asked for at equal times; some are stale, none is late."""
+    """A heap of when to look at which SA, in the order asked for at equal times; some are stale, none is late, and
+    each that waits for time is there."""
     alarm_numbers: Iterator[int] = field(default_factory=count)
     waiting: dict[int, "Running"] = field(default_factory=dict)
     """Exchanges that wait for the answer to a numbered request."""
@@ -122,6 +125,12 @@ class Host:
     def wake(self, sa: "IkeSA", when: float) -> None:
         """Look at an IKE SA's timers at monotonic time `when`."""
         heappush(self.alarms, (when, next(self.alarm_numbers), sa))
+        if len(self.alarms) > STALE * len(self.sas) + LEAST:
+            # Else who is closed would be kept until its lifetime had ended: hours, and any number (ATTACKS row 55).
+            waiting = dict.fromkeys(other for _, _, other in sorted(self.alarms))
+            alarms = [(other.deadline(), next(self.alarm_numbers), other) for other in waiting]
+            self.alarms[:] = [alarm for alarm in alarms if alarm[0] != NEVER]
+            heapify(self.alarms)
 
     def forget(self, sa: "IkeSA") -> None:
         """An IKE SA is closed."""
