@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,22 @@ def test_a_socket_that_is_bound_to_a_device(daemon: Daemon) -> None:
     assert daemon.devices == [socket.if_nametoindex("lo"), 0]
 
 
+def test_a_link_s_addresses_are_told_without_the_link(daemon: Daemon) -> None:
+    """RFC 4007 s11: a zone is nothing but this host's own word for it."""
+
+    class Neighbours(socket.socket):
+        def getsockname(self) -> tuple[str, int, int, int]:
+            return "fe80::1%eth0", 40_000, 0, 2
+
+        def getpeername(self) -> tuple[str, int, int, int]:
+            return "fe80::2%eth0", 25, 0, 2
+
+    with Neighbours(socket.AF_INET6) as sock:
+        hushwire.peer(sock, socket_path=daemon.path)
+    (asked,) = daemon.asked
+    assert (str(asked.flow.local), str(asked.flow.remote)) == ("fe80::1", "fe80::2")
+
+
 def test_what_is_not_told_is_none(daemon: Daemon, pair: tuple[socket.socket, socket.socket]) -> None:
     nothing = dict.fromkeys(BODY) | {"level": None, "how": "nothing is proved yet", "met": 0}
     daemon.answer = lambda asked: daemon.says(True, "", nothing)
@@ -203,6 +219,73 @@ def test_it_is_shut_out(daemon: Daemon, pair: tuple[socket.socket, socket.socket
     daemon.answer = lambda asked: None
     with pytest.raises(Unavailable, match="too many ask at once"):
         hushwire.peer(pair[0], socket_path=daemon.path)
+
+
+SHUT_OUT = """
+import hushwire, json, signal, socket, sys
+from hushwire import application
+
+def shut_out(question):
+    # Before it is asked, or when it has been and nobody has read it.
+    accepted, _ = listener.accept()
+    if sys.argv[2] == "before":
+        accepted.close()
+    else:
+        sent.append(accepted)
+    return json.dumps(question)
+
+class Connection(socket.socket):
+    def recv(self, size):
+        sent.clear()
+        return super().recv(size)
+
+class Json:
+    dumps, loads = staticmethod(shut_out), json.loads
+
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+sent, application.json = [], Json
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+listener.bind(sys.argv[1])
+listener.listen()
+with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+    application.socket.socket = Connection
+    try:
+        hushwire.peer(client, socket_path=sys.argv[1])
+    except hushwire.Unavailable as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_it_is_shut_out_at_any_moment(tmp_path: Path, when: str) -> None:
+    """And does not die of it, even where SIGPIPE would kill it."""
+    path = str(tmp_path / "peer.sock")
+    words = (sys.executable, "-c", SHUT_OUT, path, when)
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == f"{path}: too many ask at once\n"
+
+
+def test_nobody_takes_the_connection(tmp_path: Path, pair: tuple[socket.socket, socket.socket]) -> None:
+    """As many wait already as the daemon lets."""
+    path = str(tmp_path / "peer.sock")
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        listener.bind(path)
+        listener.listen(0)
+        stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)).connect(path)
+        with pytest.raises(Unavailable, match=r"no answer within 0\.2 s"):
+            hushwire.peer(pair[0], socket_path=path, timeout=0.2)
+
+
+def test_an_answer_of_the_last_moment(daemon: Daemon, pair: tuple[socket.socket, socket.socket]) -> None:
+    """The daemon waits as long as it was asked to, and its answer takes a moment to arrive."""
+
+    def at_last(asked: Whois) -> bytes:
+        time.sleep(asked.patience)
+        return daemon.says(False, "nothing stands yet", BODY)
+
+    daemon.answer = at_last
+    with pytest.raises(Insufficient):
+        hushwire.require(pair[0], "named", 0.2, socket_path=daemon.path)
 
 
 def test_no_answer_comes(daemon: Daemon, pair: tuple[socket.socket, socket.socket]) -> None:

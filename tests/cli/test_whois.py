@@ -75,6 +75,13 @@ def test_one_connection(daemon: Daemon, address: str, written: str) -> None:
     assert (asked.patience, str(asked.require)) == (0, "clear")
 
 
+def test_who_was_met_once(daemon: Daemon) -> None:
+    daemon.told = TOLD | {"met": 1}
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+        done = whois(daemon, f"127.0.0.1:{server.getsockname()[1]}")
+    assert "met          once, first 2027-01-15 08:00 UTC" in done.output.splitlines()
+
+
 def test_several_are_told_one_after_another(daemon: Daemon) -> None:
     """TCP and UDP with one port, and through a socket of IPv6."""
     daemon.told = NOTHING

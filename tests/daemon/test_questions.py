@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -155,7 +156,9 @@ def test_what_is_no_question_is_answered_so(node: Node, more: dict[str, Any]) ->
     assert "\n" not in answer["text"]
 
 
-@pytest.mark.parametrize("octets", [b"{", b"null", b"[]", b"\xff\xfe", b"[" * 900, b"1" * 900, b"{" * (4 * LARGEST)])
+@pytest.mark.parametrize(
+    "octets", [b"{", b"null", b"[]", b"\xff\xfe", b"[" * LARGEST, b"1" * 900, b"{" * (4 * LARGEST)]
+)
 def test_what_is_no_json_is_answered_so(node: Node, octets: bytes) -> None:
     client = node.client(octets)
     assert node.serve() == []
@@ -314,12 +317,24 @@ def test_who_is_silent_gives_up_his_place(node: Node, monkeypatch: pytest.Monkey
 
 def test_a_slow_reader_delays_nobody(node: Node) -> None:
     """He has his answer without reading it, or none."""
+    for octets in (100_000, 10_000_000):
+        client = node.client(ASKED)
+        (question,) = node.serve()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        node.questions.reply(Reply(question.request, True, "x" * octets, "null"))
+    # And nothing is kept of anybody who is gone.
+    assert not node.questions._of_user
+
+
+def test_without_a_descriptor_to_spare_who_comes_waits(node: Node) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     client = node.client(ASKED)
-    (question,) = node.serve()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-    node.questions.reply(Reply(question.request, True, "x" * 100_000, "null"))
-    node.questions.reply(Reply(question.request, True, "x" * 100_000_000, "null"))
-    assert node.questions._of_user.total() == 0
+    resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, limits[1]))
+    try:
+        assert node.serve() == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(node.serve()) == 1
 
 
 def test_each_turn_does_one_thing(node: Node) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from hushwire.lab.peer import eventually
 from hushwire.linux.diag import TCP, UDP, SockDiag
 from hushwire.policy.selector import Flow
 
@@ -97,6 +99,51 @@ def test_what_is_not_there_is_not_found(diag: SockDiag) -> None:
         ):  # fmt: skip
             assert diag.find(other) is None
     assert diag.find(flow) is None or diag.find(flow).uid == 0  # type: ignore[union-attr]
+
+
+def test_what_has_no_peer_any_more_or_never_had_is_no_connection(diag: SockDiag) -> None:
+    """What listens, a UDP socket that is not connected, and what the kernel keeps for a while of what has ended."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as loose:
+        loose.bind(("127.0.0.1", 0))
+        with socket.create_connection(server.getsockname()) as client:
+            served, _ = server.accept()
+            ports = {client.getsockname()[1], server.getsockname()[1], loose.getsockname()[1]}
+
+            def found() -> list[int]:
+                everywhere = diag.connections(ip_network("0.0.0.0/0"))
+                return sorted(each.flow.local_port for each in everywhere if each.flow.local_port in ports)
+
+            assert found() == sorted((client.getsockname()[1], server.getsockname()[1]))
+        # Who closes first has TIME_WAIT (RFC 9293 s3.6).
+        served.close()
+        assert eventually(lambda: found() == [])
+
+
+@pytest.mark.lab
+def test_another_in_its_place_is_not_ended(diag: SockDiag) -> None:
+    """With the same ends: the kernel has another name for it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def connect(port: int) -> tuple[socket.socket, socket.socket]:
+            client = socket.socket()
+            # Closed with a RST, its ends are free at once.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.bind(("127.0.0.1", port))
+            client.connect(server.getsockname())
+            return client, server.accept()[0]
+
+        before = connect(0)
+        flow = flow_of(before[0])
+        connection = diag.find(flow)
+        assert connection is not None
+        for sock in before:
+            sock.close()
+        after = connect(flow.local_port)
+        assert flow_of(after[0]) == flow
+        assert not diag.end(connection)
+        assert after[0].send(b"as before") == 9
+        for sock in after:
+            sock.close()
 
 
 ENDS = """
