@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -17,7 +18,17 @@ from hypothesis import strategies as st
 
 from hushwire.daemon import questions as module
 from hushwire.daemon.control import listen
-from hushwire.daemon.questions import LARGEST, LONGEST, MODE, MOST, MOST_OF_USER, SILENCE, Questions, read_question
+from hushwire.daemon.questions import (
+    CREDENTIALS,
+    LARGEST,
+    LONGEST,
+    MODE,
+    MOST,
+    MOST_OF_USER,
+    SILENCE,
+    Questions,
+    read_question,
+)
 from hushwire.events import Reply, Whois
 from hushwire.linux.diag import Connection, SockDiag
 from hushwire.linux.netlink import NetlinkError
@@ -244,6 +255,11 @@ def test_a_socket_that_is_bound_to_a_device(tmp_path: Path) -> None:
         assert heard(without)["ok"] is False
 
 
+def test_a_user_may_have_any_number() -> None:
+    """Up to 2 to the power of 32, as sock_diag tells them, too."""
+    assert CREDENTIALS.unpack(struct.pack("=iII", 1, 1 << 31, 1 << 31)) == (1, 1 << 31, 1 << 31)
+
+
 @pytest.mark.parametrize("error", [NetlinkError(1, "look for a connection"), PermissionError(1, "not permitted")])
 def test_where_the_kernel_does_not_tell(node: Node, error: Exception) -> None:
     def find(flow: Flow, device: int) -> Connection | None:
@@ -290,6 +306,26 @@ def test_all_connections_are_bounded(node: Node, monkeypatch: pytest.MonkeyPatch
     runs_as(monkeypatch, 0)
     node.client(ASKED)
     assert len(node.serve()) == 1
+
+
+@pytest.mark.parametrize("guard", ["in", "out"])
+def test_who_is_many_users_leaves_room_for_others(node: Node, guard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """He has a range of them (subuid(5)), and takes all that he can have."""
+    monkeypatch.setattr(module, "MOST", 6)
+    if guard == "out":
+        monkeypatch.setattr(module, "ONE_BY_ONE", 1 << 32)
+    shut_out = []
+    for uid in (*range(100_000, 100_010), 1000, 1001, 101, 1002):
+        runs_as(monkeypatch, uid)
+        client = node.client()
+        node.serve()
+        client.setblocking(False)
+        try:
+            shut_out += [uid] if client.recv(1) == b"" else []
+        except BlockingIOError:
+            continue
+    served = {100_000, 100_001, 100_002, *((1000, 1001, 101) if guard == "in" else (100_003, 100_004, 100_005))}
+    assert set(shut_out) == {*range(100_000, 100_010), 1000, 1001, 101, 1002} - served
 
 
 def test_who_waits_for_an_answer_counts_even_when_he_has_left(node: Node) -> None:

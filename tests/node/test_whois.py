@@ -497,12 +497,14 @@ def test_nobody_waits_longer_than_he_likes(make_net: Any) -> None:
     assert 1.9 <= took <= 2.2
 
 
-def test_required_of_a_name_that_has_no_key(make_net: Any) -> None:
-    """It is known by now that nobody can prove it."""
+def test_required_of_a_name_that_loses_its_key(make_net: Any) -> None:
+    """From then on nobody can prove it, and who waits is told so."""
     net = make_net()
-    net.host("alice", named("bob"))
-    net.zone["bob.example"] = ((BOB,), ())
+    net.ttl = 5
+    net.host("alice", named("bob", start=Start.WAIT))
+    net.zone["bob.example"] = ((BOB,), (KEY["bob"].public,))
     net.start()
+    net.zone["bob.example"] = ((BOB,), ())
     reply, took = wait_for(net, "alice", flow(), Assurance.NAMED, 30.0)
     assert not reply.ok
     assert took < 10

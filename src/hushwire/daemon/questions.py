@@ -29,6 +29,8 @@ MODE = 0o666
 """Of the socket: who may see it may ask."""
 MOST, MOST_OF_USER = 512, 64
 """Connections at once: in all, root's apart, and of one user."""
+ONE_BY_ONE = 1 << 16
+"""Users beyond are given away in ranges (subuid(5), containers), so that many may be one: half of MOST is theirs."""
 SILENCE = 3.0
 """Seconds that a program has for its question, before its place is another's."""
 LARGEST = 1024
@@ -120,7 +122,8 @@ class Questions:
                     break
                 self._forget(descriptor)
                 self._leave(asker)
-            if (self._of_user.total() >= MOST and uid != ROOT) or self._of_user[uid] >= MOST_OF_USER:
+            room = MOST if uid < ONE_BY_ONE else MOST // 2
+            if (self._of_user.total() >= room and uid != ROOT) or self._of_user[uid] >= MOST_OF_USER:
                 connection.close()
                 return
             self._of_user[uid] += 1
@@ -211,5 +214,5 @@ def _patience(asked: Mapping[str, object]) -> float:
 
 PROTOCOLS = {"tcp": TCP, "udp": UDP}
 ROOT = 0
-CREDENTIALS = Struct("3i")
+CREDENTIALS = Struct("iII")
 """struct ucred: process, user, group."""
