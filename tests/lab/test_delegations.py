@@ -8,7 +8,7 @@ from typing import Self
 import pytest
 
 from hushwire.lab.capture import dissect
-from hushwire.lab.dns import CONF, SignedWorld
+from hushwire.lab.dns import SignedWorld
 from hushwire.lab.namespaces import Host
 from hushwire.lab.peer import eventually
 from hushwire.lab.story import Hosts
@@ -54,8 +54,7 @@ class Descent(Hosts[Delegated]):
 
 
 def delegate(parent: SignedWorld, zone: str, child: SignedWorld) -> None:
-    keys = child.run("keymgr", "-c", CONF, f"{zone}.", "ds")
-    parent.set(zone, {"NS": [f"ns.{zone}."], "DS": [line.partition(" DS ")[2] for line in keys.splitlines()]})
+    parent.set(zone, {"NS": [f"ns.{zone}."], "DS": child.ds(zone)})
     for world in (parent, child):
         world.set(f"ns.{zone}", {"A": [child.address]})
 

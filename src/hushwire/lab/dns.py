@@ -13,6 +13,8 @@ everything to this one server, which is authoritative for all of it.
 """
 
 import base64
+import re
+import shlex
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +23,8 @@ from pathlib import Path
 import dns.dnssec
 import dns.dnssectypes
 import dns.name
+import dns.rdata
+import dns.rdataclass
 import dns.rdataset
 import dns.rdatatype
 import dns.zone
@@ -79,6 +83,7 @@ class SignedWorld(Publisher, Server):
         """
         super().__init__(address, port, prefix)
         self._signed = ("", *zones)
+        self._keys: dict[str, str] = {}
         self._ttl = ttl
 
     @property
@@ -87,13 +92,16 @@ class SignedWorld(Publisher, Server):
         return self.folder / "root.ds"
 
     def set(self, name: str, by_type: Mapping[str, Sequence[str]], ttl: int = TTL) -> None:
-        zone = f"{self._zone_of(name)}."
-        self._knotc("zone-begin", zone)
+        lines: list[tuple[str, ...]] = []
         for rdtype, records in by_type.items():
-            self._knotc("zone-unset", zone, f"{name}.", rdtype, missing_ok=True)
-            for record in records:
-                self._knotc("zone-set", zone, f"{name}.", str(ttl), rdtype, record)
-        self._knotc("zone-commit", zone)
+            lines.append(("zone-unset", f"{name}.", rdtype))
+            lines += [("zone-set", f"{name}.", str(ttl), rdtype, record) for record in records]
+        self._change({self._zone_of(name): lines})
+
+    def ds(self, zone: str) -> list[str]:
+        """The DS records of a signed zone's key, in presentation form."""
+        key = dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.DNSKEY, self._keys[zone])
+        return [str(dns.dnssec.make_ds(dns.name.from_text(zone), key, digest)) for digest in ("SHA256", "SHA384")]
 
     def prepare(self) -> tuple[str, ...]:
         for folder in ("run", "db"):
@@ -104,29 +112,32 @@ class SignedWorld(Publisher, Server):
         listen = SERVER.format(folder=self.folder, listen=self.forward, key=TSIG_NAME, secret=self.secret)
         self.write(CONF, listen + zones)
         texts: dict[str, list[str]] = {zone: [APEX.format(ttl=self._ttl)] for zone in (*self._signed, UNSIGNED)}
-        delegations = {zone: self._make_key(zone) for zone in self._signed}
-        delegations[UNSIGNED] = []
+        delegations: dict[str, list[str]] = {zone: [] for zone in (*self._signed[1:], UNSIGNED)}
         for zone, spoilt in ((BOGUS, bogus_zone()), (EXPIRED, expired_zone())):
             texts[zone], delegations[zone] = spoilt
-        self.write(self.anchor_path.name, "".join(f"{line}\n" for line in delegations.pop("")))
-        # The parent of every other zone delegates it, and vouches for its key if it has one.
         for zone, ds in delegations.items():
-            parent = self._zone_of(zone.partition(".")[2])
-            texts[parent] += [f"{zone}. NS ns.{zone}.", f"ns.{zone}. A 192.0.2.53", *ds]
+            texts[self._parent(zone)] += [f"{zone}. NS ns.{zone}.", f"ns.{zone}. A 192.0.2.53", *ds]
         for zone, lines in texts.items():
             self.write(f"{zone}.zone", "\n".join(lines) + "\n")
         return "knotd", "-c", CONF
 
     def is_ready(self) -> bool:
         """The zones are signed."""
-        keys = self._knotc("zone-read", "--", "@", "DNSKEY", missing_ok=True)
-        return keys.count(" DNSKEY ") > len(self._signed)
+        told = self.run("knotc", "-c", CONF, "zone-read", "--", "@", "DNSKEY", failure_ok=True)
+        self._keys = dict(re.findall(r"^\[(.*)\.\] \S+ \d+ DNSKEY (.+)$", told, re.MULTILINE))
+        return self._keys.keys() >= set(self._signed)
 
-    def _make_key(self, zone: str) -> list[str]:
-        """Make the key that Knot will sign `zone` with; answer its DS records."""
-        keymgr = ("keymgr", "-c", CONF, f"{zone}.")
-        self.run(*keymgr, "generate", "ksk=yes", "zsk=yes")
-        return self.run(*keymgr, "ds").splitlines()
+    def begin(self) -> None:
+        """The parent of every signed zone vouches for its key, and we for the root's."""
+        self.write(self.anchor_path.name, "".join(f". DS {ds}\n" for ds in self.ds("")))
+        changes: dict[str, list[tuple[str, ...]]] = {}
+        for zone in self._signed[1:]:
+            vouched = [("zone-set", f"{zone}.", str(self._ttl), "DS", ds) for ds in self.ds(zone)]
+            changes.setdefault(self._parent(zone), []).extend(vouched)
+        self._change(changes)
+
+    def _parent(self, zone: str) -> str:
+        return self._zone_of(zone.partition(".")[2])
 
     def _zone_of(self, name: str) -> str:
         """The closest zone of this world that holds `name`."""
@@ -134,8 +145,18 @@ class SignedWorld(Publisher, Server):
             name = name.partition(".")[2]
         return name
 
-    def _knotc(self, *arguments: str, missing_ok: bool = False) -> str:
-        return self.run("knotc", "-c", CONF, *arguments, failure_ok=missing_ok)
+    def _change(self, changes: Mapping[str, Iterable[Sequence[str]]]) -> None:
+        """By zone, commands and what follows the zone in each: all of them by one process."""
+        commands = [
+            shlex.join((verb, f"{zone}.", *words))
+            for zone, lines in changes.items()
+            for verb, *words in (("zone-begin",), *lines, ("zone-commit",))
+        ]
+        answers = self.run("knotc", "-c", CONF, stdin="".join(f"{command}\n" for command in commands)).splitlines()
+        for command, answer in zip(commands, answers, strict=True):
+            # What is to be replaced need not be there.
+            if answer != "OK" and not command.startswith("zone-unset "):
+                raise RuntimeError(f"{command}: {answer}")
 
 
 def bogus_zone() -> tuple[list[str], list[str]]:
@@ -203,7 +224,6 @@ policy:
   - id: lab
     algorithm: ecdsap256sha256
     single-type-signing: on
-    manual: on
 template:
   - id: default
     storage: "{folder}"

@@ -1,5 +1,6 @@
 """A DNS server of the lab: a process with a folder of its own, which is there inside `with` and ends when we do."""
 
+import os
 import secrets
 import shutil
 import subprocess
@@ -36,6 +37,9 @@ class Server(ABC):
     def is_ready(self) -> bool:
         """Whether all that it promises can be had by now; asked again and again."""
 
+    def begin(self) -> None:  # noqa: B027 - not all have something to do.
+        """What is to be done as soon as it is ready."""
+
     @property
     def forward(self) -> str:
         """Where a validator sends its questions, as libunbound writes it."""
@@ -56,6 +60,7 @@ class Server(ABC):
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder
                 )
             self._await(self._process)
+            self.begin()
         except BaseException:
             self._end()
             raise
@@ -87,10 +92,11 @@ class Server(ABC):
     def write_tsig(self, name: str) -> None:
         self.write(self.tsig_path.name, f'key "{name}" {{ algorithm hmac-sha256; secret "{self.secret}"; }};\n')
 
-    def run(self, *command: str, failure_ok: bool = False) -> str:
-        """What a command prints."""
+    def run(self, *command: str, stdin: str = "", failure_ok: bool = False) -> str:
+        """What a command prints.  If it keeps a history of what it was told, that is in our folder."""
+        environment = {**os.environ, "HOME": str(self.folder)}
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False, cwd=self.folder
+            command, input=stdin, capture_output=True, text=True, timeout=20, cwd=self.folder, env=environment
         )
         if done.returncode != 0 and not failure_ok:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
