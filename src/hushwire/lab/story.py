@@ -38,6 +38,8 @@ state = "{{folder}}"
 trusted = "{{folder}}/trusted"
 plane = "{plane}"
 """
+PATIENCE = 120.0
+"""Seconds until a server must answer: under an emulator Python is slow to start."""
 World = TypeVar("World", SignedWorld, EvilProcess)
 
 
@@ -193,7 +195,8 @@ class Hosts(ABC, Generic[World]):
         folder.mkdir()
         command = (sys.executable, "-m", "http.server", "--bind", "::", "--directory", str(folder), "80")
         host.start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        if not eventually(lambda: host.run(*CURL, "-o", "/dev/null", "http://127.0.0.1/", check=False).returncode == 0):
+        page = (*CURL, "-o", "/dev/null", "http://127.0.0.1/")
+        if not eventually(lambda: host.run(*page, check=False).returncode == 0, PATIENCE):
             raise RuntimeError(f"the web server on {host.name} does not answer")
         return folder
 
@@ -233,6 +236,8 @@ class Hosts(ABC, Generic[World]):
         (folder / "sshd_config").write_text(
             f"HostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\nStrictModes no\nUsePAM no\n"
             f"PermitRootLogin prohibit-password\nPidFile none\nUseDNS no\nVersionAddendum {self._banner}\n"
+            # A shell that starts as nobody has configured it: what root's own does first may take seconds.
+            f"SetEnv HOME={folder}\n"
         )
         start = f"mount -t tmpfs tmpfs /run && mkdir /run/sshd && exec /usr/sbin/sshd -D -e -f {folder}/sshd_config"
         host.start("sh", "-c", start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
