@@ -106,8 +106,7 @@ def _asked(question: dict[str, Any], path: str, timeout: float) -> Peer:
             connection.setsockopt(socket.SOL_SOCKET, option, TIMEVAL.pack(int(seconds), int(rest * 1e6)))
         try:
             connection.connect(path)
-            # A program that has not had SIGPIPE ignored is not to die of being shut out.
-            connection.send(json.dumps(question).encode(), socket.MSG_NOSIGNAL)
+            connection.send(json.dumps(question).encode())
             octets = connection.recv(LARGEST)
         except (ConnectionResetError, BrokenPipeError):
             octets = b""

@@ -87,9 +87,9 @@ class SockDiag(Client):
         try:
             self._netlink.request(SOCK_DESTROY, body, f"end a connection with {flow.remote}")
         except NetlinkError as error:
-            if error.errno in (errno.ENOENT, errno.ESTALE):
-                return False
-            raise
+            if error.errno != errno.ENOENT:
+                raise
+            return False
         return True
 
     def can_end(self) -> bool:
