@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_network
+from itertools import count
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hushwire.events import (
     Began,
     CloseFlows,
     CountFlows,
+    FlowsFound,
     Forget,
     InstallPolicy,
     InstallSA,
@@ -25,9 +27,11 @@ from hushwire.ike import create_child, negotiation
 from hushwire.ike.negotiation import Wanted
 from hushwire.ike.proposals import EspOffer
 from hushwire.names.reverse import reverse_name
-from hushwire.node.latches import Latches
+from hushwire.node.known import KnownPeers
+from hushwire.node.latches import Latches, Quality
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.known import HELD_FOR
+from hushwire.policy.sad import Mode
 from hushwire.policy.selector import Flow
 from hushwire.policy.spd import Action
 from hushwire.timers import Now
@@ -262,6 +266,20 @@ def with_less(host: Any) -> None:
     shared.settings = replace(shared.settings, esp_offers=AES_128)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        (Quality(Mode.TRANSPORT, 128), Quality(Mode.TRANSPORT, 128), True),
+        (Quality(Mode.TRANSPORT, 128), Quality(Mode.TRANSPORT, 256), True),
+        (Quality(Mode.TRANSPORT, 256), Quality(Mode.TRANSPORT, 128), False),
+        (Quality(Mode.TRANSPORT, 256), Quality(Mode.TUNNEL, 256), False),
+        (Quality(Mode.TUNNEL, 256), Quality(Mode.TRANSPORT, 256), False),
+    ],
+)
+def test_what_keeps_the_quality(before: Quality, after: Quality, kept: bool) -> None:
+    assert before.is_kept_by(after) is kept
+
+
 # --- down to clear ---
 
 
@@ -287,6 +305,29 @@ def test_what_was_protected_does_not_go_on_in_clear(
             if isinstance(effect, InstallPolicy) and effect.policy.action is Action.CLEAR
         ]  # fmt: skip
         assert kinds.index(CloseFlows) < min(clear)
+
+
+@pytest.mark.parametrize("restart", [True, False])
+@pytest.mark.parametrize("who", ["bob", "eve"])
+def test_what_begins_in_clear_when_protection_has_ended_is_raised(make_net: Any, restart: bool, who: str) -> None:
+    """It has nothing to do with who was there, nor with how they were protected."""
+    net = make_net()
+    alice = met(net, PERHAPS)
+    alice.flows.clear()
+    net.hosts["bob"].addresses = ()
+    if restart:
+        alice = anew(net, "alice", PERHAPS, sealed=(BOB,))
+    else:
+        net.wait(3 * 3700)
+    assert net.ask(alice, KnownForget, str(BOB)).ok
+    assert net.fate(alice, BOB, patience=60) is Action.CLEAR
+    alice.flows.append(SSH)
+    other = anew(net, "bob", PERHAPS, "" if who == "bob" else "eve")
+    with_less(other)
+    assert net.fate(other, ALICE, patience=120) is Action.PROTECT
+    assert alice.flows == [SSH]
+    # And of what was not there nothing is said.
+    assert not alice.about("latch.broken")
 
 
 # --- a restart ---
@@ -342,7 +383,38 @@ def test_a_restart_keeps_flows_with_who_is_in_the_configuration(make_net: Any) -
     assert alice.flows == [SSH]
 
 
+@pytest.mark.parametrize("was", ["named", "a stranger"])
+def test_a_restart_knows_a_name_from_a_stranger_at_it(make_net: Any, was: str) -> None:
+    """Of a name whose key the DNS had, another key is the same party; of one that had none, a stranger was there."""
+    net, rule = make_net(), Rule("*", Assurance.ENCRYPTED)
+    net.zone["bob.example"] = ((BOB,), (KEY["bob"].public,) if was == "named" else ())
+    alice = net.host("alice", rule)
+    net.host("bob", ANYBODY)
+    net.start()
+    net.told(alice, "bob.example")
+    assert net.packet(alice, BOB) is Action.PROTECT
+    alice.flows.append(SSH)
+    alice = anew(net, "alice", rule, sealed=(BOB,))
+    net.zone["bob.example"] = ((BOB,), (KEY["eve"].public,))
+    anew(net, "bob", ANYBODY, "eve")
+    net.told(alice, "bob.example")
+    assert net.fate(alice, BOB, patience=60) is Action.PROTECT
+    assert alice.about("ike.established")[-1]["level"] == "named"
+    assert alice.flows == ([SSH] if was == "named" else [])
+
+
 # --- where flows cannot be ended ---
+
+
+def test_what_could_not_be_ended_is_not_said_to_have_been() -> None:
+    said: list[Any] = []
+    latches, place = Latches(KnownPeers(said.append), count(1).__next__, said.append), ip_network("192.0.2.2/32")
+    latches.found([BOB])
+    latches.loosened(place)
+    assert said == [CloseFlows(1, (place,))]
+    latches.refused(1)
+    latches.closed(FlowsFound(1, 3))
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("ends", [True, False])
