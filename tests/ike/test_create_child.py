@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hushwire.events import DeleteSA
-from hushwire.ike import allowance, narrowing, negotiation
+from hushwire.ike import allowance, negotiation
 from hushwire.ike.negotiation import Wanted
 from hushwire.ike.proposals import EspOffer, esp_proposals
 from hushwire.ike.report import ChildFailed, ChildUp
@@ -197,7 +197,7 @@ ELSEWHERE = [
 def test_what_is_elsewhere_is_refused(standing: Any, tsi: Any, tsr: Any, control: bool, monkeypatch: Any) -> None:
     if control:
 
-        def credulous(local: Any, remote: Any, allowed: Any) -> Selector:
+        def credulous(local: Any, remote: Any, *_: Any) -> Selector:
             return Selector(ip_network(local[0].first_address), ip_network(remote[0].first_address))
 
         monkeypatch.setattr(negotiation, "narrow", credulous)
@@ -464,37 +464,6 @@ def test_an_spi_of_the_peers_choosing_expires_nobody_elses(standing: Any) -> Non
     pair.alice.endpoint.expire(SAName(pair.alice.child.inbound.spi, V), pair.now, hard=True)
     pair.deliver()
     assert len(pair.alice.plane) == 2
-
-
-# --- narrowing by itself ---
-
-
-@pytest.mark.parametrize(
-    ("allowed", "first", "last", "expected"),
-    [
-        ("10.0.0.0/8", "10.1.0.0", "10.1.255.255", "10.1.0.0/16"),
-        ("10.0.0.0/8", "9.0.0.0", "10.255.255.255", "10.0.0.0/8"),
-        ("10.0.0.0/8", "10.0.0.1", "10.0.0.6", "10.0.0.2/31"),
-        ("10.0.0.0/8", "11.0.0.0", "12.0.0.0", None),
-        ("0.0.0.0/0", "0.0.0.0", "255.255.255.255", "0.0.0.0/0"),
-        ("::/0", "0.0.0.0", "255.255.255.255", None),
-        ("2001:db8::/32", "2001:db8::", "2001:db8:0:ffff:ffff:ffff:ffff:ffff", "2001:db8::/48"),
-    ],
-)
-def test_networks_in_common(allowed: str, first: str, last: str, expected: str | None) -> None:
-    found = narrowing._common_network(ip_network(allowed), everything(ip_address(first), ip_address(last)))
-    assert found == (ip_network(expected) if expected else None)
-
-
-@pytest.mark.parametrize(
-    ("port", "asked", "expected"),
-    [
-        (0, (0, 65535), 0), (80, (0, 65535), 80), (0, (80, 80), 80), (80, (80, 80), 80), (80, (81, 90), None),
-        (0, (80, 90), None), (80, (70, 90), 80), (0, (65535, 0), None), (80, (65535, 0), None),
-    ],
-)  # fmt: skip
-def test_ports_in_common(port: int, asked: tuple[int, int], expected: int | None) -> None:
-    assert narrowing._common_port(port, everything(A, ports=asked)) == expected
 
 
 def test_an_offer_without_groups_takes_a_peer_that_sends_one(make_pair: Any) -> None:

@@ -25,6 +25,7 @@ from hushwire.events import (
 from hushwire.names.allow import PER_SOURCE
 from hushwire.names.ipseckey import IPSECKEY
 from hushwire.names.reverse import reverse_name
+from hushwire.node import seeking
 from hushwire.node.claims import Claims
 from hushwire.policy.assurance import Assurance
 from hushwire.policy.known import HELD_FOR
@@ -71,6 +72,23 @@ def test_who_takes_one_port_only_is_not_asked_without_end(make_net: Any) -> None
     net.wait(40)
     net.packet(alice, BOB, 6, 80)
     assert len(sa.children) == 2
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the packet first", "without it"])
+def test_who_takes_two_ports_is_asked_for_the_right_one(make_net: Any, first: bool, monkeypatch: Any) -> None:
+    """RFC 7296 s2.9: he narrows to what has the packet, and not to the first rule he has."""
+    if not first:
+        monkeypatch.setattr(seeking, "replace", lambda wanted, **_: wanted)
+    net = make_net()
+    alice = net.host("alice", ANYBODY)
+    net.host("bob", *(replace(ANYBODY, protocol=6, local_port=port) for port in (2049, 80)))
+    net.start()
+    net.packet(alice, BOB, 6, 80)
+    assert net.packet(alice, BOB, 6, 80) is (Action.PROTECT if first else Action.BLOCK)
+    assert net.packet(alice, BOB, 6, 2049) is (Action.BLOCK if first else Action.PROTECT)
+    if first:
+        # The other is asked for as well, and both stand.
+        assert net.packet(alice, BOB, 6, 2049) is net.packet(alice, BOB, 6, 80) is Action.PROTECT
 
 
 @pytest.mark.parametrize("guard", ["in", "out"])

@@ -10,6 +10,8 @@ from hushwire.wire.payload import TrafficSelector, UnknownSelector
 from hushwire.wire.registry import NotifyType
 
 LAST_PORT = 65535
+MOST_SELECTORS = 16
+"""Of each end, that are looked at.  A payload has room for 255, and each is tried with each of the other end's."""
 
 AnySelector = TrafficSelector | UnknownSelector
 
@@ -29,20 +31,41 @@ def _from_network(network: IPNetwork, protocol: int, port: int) -> TrafficSelect
     return TrafficSelector(protocol, first, last, network.network_address, network.broadcast_address)
 
 
-def narrow(local: Sequence[AnySelector], remote: Sequence[AnySelector], allowed: Iterable[Selector]) -> Selector:
-    """The first of `allowed` that, cut down to what the peer asked for, still covers something.
+def narrow(
+    local: Sequence[AnySelector],
+    remote: Sequence[AnySelector],
+    allowed: Iterable[Selector],
+    packet: Selector | None = None,
+) -> Selector:
+    """The most that one Child SA can carry of what was asked for: what is common to one of `allowed` and to it.
 
-    One Child SA of ours covers one selector, as one policy of the kernel does; a peer that asked for more asks again
-    (RFC 7296 s2.9).  Raises Rejected(TS_UNACCEPTABLE).
+    It is of the one that has the packet, if we asked because of one; else of the one that has something of what the
+    peer named first, which is to be its packet (RFC 7296 s2.9); else of the first that has anything.
+
+    One Child SA of ours covers one selector, as one policy of the kernel does; a peer that asked for more asks again.
+    Raises Rejected(TS_UNACCEPTABLE).
     """
+    pairs = [
+        (ours, theirs)
+        for ours in local[:MOST_SELECTORS]
+        for theirs in remote[:MOST_SELECTORS]
+        if isinstance(ours, TrafficSelector) and isinstance(theirs, TrafficSelector)
+    ]
+    others: list[Selector] = []
     for selector in allowed:
-        for ours in local:
-            for theirs in remote:
-                if isinstance(ours, TrafficSelector) and isinstance(theirs, TrafficSelector):
-                    found = _intersect(selector, ours, theirs)
-                    if found is not None:
-                        return found
-    raise Rejected(NotifyType.TS_UNACCEPTABLE, "traffic selectors outside what the peer may speak for")
+        common = [found for pair in pairs if (found := _intersect(selector, *pair)) is not None]
+        first = packet or (_intersect(selector, *pairs[0]) if common else None)
+        if serving := [found for found in common if first is not None and found.covers(first)]:
+            return max(serving, key=_breadth)
+        others += common
+    if not others:
+        raise Rejected(NotifyType.TS_UNACCEPTABLE, "traffic selectors outside what the peer may speak for")
+    return others[0]
+
+
+def _breadth(selector: Selector) -> tuple[int, int]:
+    limits = bool(selector.protocol) + bool(selector.local_port) + bool(selector.remote_port)
+    return -selector.local.prefixlen - selector.remote.prefixlen, -limits
 
 
 def _intersect(selector: Selector, ours: TrafficSelector, theirs: TrafficSelector) -> Selector | None:

@@ -34,11 +34,14 @@ class Wanted:
     """The sequence number of the Acquire that asks for it."""
     least: int = 0
     """Bits of a cipher's key, and no fewer."""
+    packet: Selector | None = None
+    """What it is wanted for, if it is for a packet: within one of the selectors."""
 
 
 def request_payloads(sa: "IkeSA", wanted: Wanted, spi_in: bytes, *, with_ke: bool) -> list[Payload]:
     """SA, TSi, TSr and the mode's notify, as the exchange's initiator.  Raises Rejected."""
-    local, remote = asked(wanted.selectors)
+    # RFC 7296 s2.9: the packet itself comes first, so that whatever becomes of the others it is not narrowed away.
+    local, remote = asked([*([wanted.packet] if wanted.packet is not None else []), *wanted.selectors])
     offers = esp_proposals(not_below(sa.host.settings.esp_offers, wanted.least), spi_in, with_ke=with_ke)
     if not offers:
         raise Rejected(NotifyType.NO_PROPOSAL_CHOSEN, f"we have nothing with keys of {wanted.least} bits any more")
@@ -60,7 +63,7 @@ def take_response(
     if mode is not wanted.mode:
         raise Rejected(NotifyType.NO_PROPOSAL_CHOSEN, f"the peer insists on {mode.value} mode")
     local, remote = _seen(sa, mode, tsi, tsr, initiated=True)
-    selector = narrow(local, remote, wanted.selectors)
+    selector = narrow(local, remote, wanted.selectors, wanted.packet)
     return ChildTerms(choice.suite, selector, mode, spi_in, choice.accepted.spi, nonces, True), choice
 
 

@@ -45,6 +45,8 @@ class Seeking:
         """Have a Child SA made for a packet; if another is being waited for first, when that one stands."""
         flow = replace(acquire.flow, remote=peer.real(acquire.flow.remote))
         wanted = peer.wanted(flow, acquire.sequence)
+        if wanted is not None and wanted.selectors[0].covers(flow.selector):
+            wanted = replace(wanted, packet=flow.selector)
         if wanted is not None and peer.left_out.get(wanted.selectors[0], 0.0) <= now.monotonic:
             begun = self.protect(peer, flow, wanted, now)
             where = peer.end_for(flow.remote, self._peers.own) or flow.remote

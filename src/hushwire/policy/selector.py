@@ -67,3 +67,10 @@ class Flow:
     local_port: int = 0
     """Source port of what leaves; 0 where the protocol has none or it is not known."""
     remote_port: int = 0
+
+    @property
+    def selector(self) -> Selector:
+        """What speaks of such packets alone; of all, where protocol or ports are not known."""
+        return Selector(
+            host_network(self.local), host_network(self.remote), self.protocol, self.local_port, self.remote_port
+        )
