@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hushwire.crypto.keys import KeyKind, PrivateKey
+from hushwire.lab.peer import eventually
 from hushwire.lab.stage import UDP_ECHO
 from hushwire.lab.story import Story
 from hushwire.names.synthetic import POOLS, is_synthetic
@@ -158,6 +159,33 @@ def reaches_in_clear(story: Story, address: str) -> bool:
     # Where the kernel says "try again", ping does; so it has a deadline.
     story["alice"].run("ping", "-c", "1", "-W", "1", "-w", "2", "-p", canary.hex(), address, check=False)
     return story.relay.report().seen(canary) > 0
+
+
+HEARS = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 80)) as sock:
+    print("ready", flush=True)
+    try:
+        sock.recv(1)
+    except OSError as error:
+        print(type(error).__name__, flush=True)
+"""
+
+
+def test_a_flow_with_a_name_ends_with_the_node_that_knew_it(story: Story) -> None:
+    """The next one gives out these addresses anew: it must not go on with another name (RFC 5660 s2)."""
+    alice, daemon = story["alice"], story.daemons["alice"]
+    story.serve_web(story["bob"])
+    made = told(story, "bob.example", 4)
+    program = alice.start(sys.executable, "-c", HEARS, made, stdout=subprocess.PIPE)
+    assert program.stdout is not None
+    assert program.stdout.readline() == "ready\n", story.log()
+    node = daemon.child("node")
+    assert node is not None
+    os.kill(node, signal.SIGKILL)
+    assert program.stdout.readline() == "ConnectionAbortedError\n", story.log()
+    # And is had with the same name again, by another address.
+    assert eventually(lambda: told(story, "bob.example", 4) not in ("", made), 60), story.log()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])

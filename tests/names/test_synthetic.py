@@ -50,6 +50,16 @@ def test_no_network_could_take_one_for_its_own(version: int, small: None) -> Non
 
 
 @pytest.mark.parametrize("version", POOLS)
+def test_what_an_earlier_run_gave_out_is_not_at_once_another_s(version: int) -> None:
+    """A program may still hold it: a run begins anywhere, and that is within the pool."""
+    real, pool = REAL[version][2], POOLS[version]
+    runs = [SyntheticAddresses(lambda first=first: first) for first in (0, 7, 1 << 32, (1 << 32) - 1)]  # type: ignore[misc]
+    made = [run.take("bob.example", real) for run in runs]
+    assert len(set(made)) == 4
+    assert all(address in pool and int(address) - int(pool[0]) >= RESERVED and address != pool[-1] for address in made)
+
+
+@pytest.mark.parametrize("version", POOLS)
 def test_what_was_given_back_is_given_again_as_late_as_can_be(version: int, small: None) -> None:
     """A program may still hold it: so every other is given first, and then those that have been free the longest."""
     addresses = SyntheticAddresses()

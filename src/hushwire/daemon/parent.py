@@ -66,6 +66,7 @@ from hushwire.linux.sandbox import Capability
 from hushwire.linux.sockets import UdpSocket, raw_socket, shared_nat_t
 from hushwire.linux.tun import Tun
 from hushwire.linux.xfrm import Xfrm
+from hushwire.names.synthetic import POOLS
 from hushwire.node import Node, Secrets
 from hushwire.node.base import base_policies
 from hushwire.node.rulebook import Rulebook
@@ -423,6 +424,7 @@ class Parent:
         with contextlib.closing(watch), select.epoll() as poll:
             for descriptor in sources:
                 poll.register(descriptor, select.EPOLLIN)
+            self._end_flows_with_names()
             to_node.send(Began(guard.sealed, self._closes_flows), _addresses(guard))
             end = float("inf")
             try:
@@ -479,6 +481,13 @@ class Parent:
         answers += driven.perform(*allowed)
         if answers:
             to_node.send(*answers)
+
+    def _end_flows_with_names(self) -> None:
+        """What a synthetic address stood for, went with the node that gave it out (RFC 5660 s2: a conflict)."""
+        if has_synthetic(self._config):
+            answer = flows.answer(CloseFlows(0, tuple(POOLS.values())))
+            if isinstance(answer, Refused):
+                self._log.line(f"! flows with names that an earlier run knew may go on with others: {answer.reason}")
 
     def _offer_key(self, request: ReadKey, to_keeper: Channel) -> list[Answer]:
         """Open the host's key file for the keeper, who alone reads it, and answers."""

@@ -3,6 +3,7 @@
 They lead nowhere but through a policy made for them: whatever else becomes of that, no packet for one can leave.
 """
 
+from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from hushwire.wire.address import IPAddress
@@ -26,10 +27,13 @@ class PoolEmpty(Exception):
 class SyntheticAddresses:
     """Who has which.  One that is given back is given to another name as late as can be."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: Callable[[], int] = lambda: 0) -> None:
+        """`first` draws where to begin: what an earlier run gave out, and programs may still hold, is hardly soon given
+        to another name."""
+        self._first = first
         self._taken: dict[tuple[str, IPAddress], IPAddress] = {}
         self._given: set[IPAddress] = set()
-        self._next = dict.fromkeys(POOLS, RESERVED)
+        self._next: dict[int, int] = {}
 
     def take(self, name: str, real: IPAddress) -> IPAddress:
         """The address that stands for `real` as `name` has it: the same for as long as it is not given back."""
@@ -38,6 +42,8 @@ class SyntheticAddresses:
             return known
         pool = POOLS[real.version]
         size = min(pool.num_addresses, 1 << 24) - 1
+        if real.version not in self._next:
+            self._next[real.version] = RESERVED + self._first() % (size - RESERVED)
         for _ in range(len(self._given) + 1):
             number = self._next[real.version]
             self._next[real.version] = number + 1 if number + 1 < size else RESERVED

@@ -83,7 +83,7 @@ class Peers:
         self._unfiled: dict[Peer, None] = {}
         """Those to whom something may have happened since."""
         self._born = 0
-        self._synthetic = SyntheticAddresses()
+        self._synthetic = SyntheticAddresses(lambda: int.from_bytes(entropy.public(4)))
         groups = self.rulebook.groups
         self._free = itertools.cycle(range(len(groups) + 1, MOST_NUMBERS))
         for position, rules in enumerate(groups, 1):
