@@ -163,7 +163,7 @@ def reaches_in_clear(story: Story, address: str) -> bool:
 
 HEARS = """
 import socket, sys
-with socket.create_connection((sys.argv[1], 80)) as sock:
+with socket.create_connection((sys.argv[1], 80), timeout=60) as sock:
     print("ready", flush=True)
     try:
         sock.recv(1)
