@@ -403,6 +403,30 @@ def test_a_restart_knows_a_name_from_a_stranger_at_it(make_net: Any, was: str) -
     assert alice.flows == ([SSH] if was == "named" else [])
 
 
+@pytest.mark.parametrize("key", ["bob", "eve"])
+def test_a_restart_knows_a_stranger_from_a_name_at_his_address(make_net: Any, key: str) -> None:
+    """Flows were with him by his address; who proves a name there is another, unless it is his key."""
+    net, rule = make_net(), Rule("*", Assurance.ENCRYPTED)
+    met(net)
+    alice = anew(net, "alice", rule, sealed=(BOB,))
+    net.zone["bob.example"] = ((BOB,), (KEY[key].public,))
+    anew(net, "bob", ANYBODY, "" if key == "bob" else "eve")
+    net.told(alice, "bob.example")
+    assert net.fate(alice, BOB, patience=60) is Action.PROTECT
+    assert alice.about("ike.established")[-1]["level"] == "named"
+    assert alice.flows == ([SSH] if key == "bob" else [])
+
+
+def test_flows_of_an_earlier_run_are_with_who_is_remembered_however_long_ago(make_net: Any) -> None:
+    """They were protected until just now, though he was last counted a month ago."""
+    net = make_net()
+    met(net)
+    net.now = Now(net.now.monotonic, net.now.wall + HELD_FOR + 1)
+    alice = anew(net, "alice", ANYBODY, sealed=(BOB,))
+    assert net.fate(alice, BOB, patience=60) is Action.PROTECT
+    assert alice.flows == [SSH]
+
+
 # --- where flows cannot be ended ---
 
 
