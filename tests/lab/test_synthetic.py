@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hushwire.crypto.keys import KeyKind, PrivateKey
+from hushwire.lab.hushwire import START
 from hushwire.lab.peer import eventually
 from hushwire.lab.stage import UDP_ECHO
 from hushwire.lab.story import Story
@@ -163,7 +164,7 @@ def reaches_in_clear(story: Story, address: str) -> bool:
 
 HEARS = """
 import socket, sys
-with socket.create_connection((sys.argv[1], 80), timeout=60) as sock:
+with socket.create_connection((sys.argv[1], 80), timeout=float(sys.argv[2])) as sock:
     print("ready", flush=True)
     try:
         sock.recv(1)
@@ -177,7 +178,7 @@ def test_a_flow_with_a_name_ends_with_the_node_that_knew_it(story: Story) -> Non
     alice, daemon = story["alice"], story.daemons["alice"]
     story.serve_web(story["bob"])
     made = told(story, "bob.example", 4)
-    program = alice.start(sys.executable, "-c", HEARS, made, stdout=subprocess.PIPE)
+    program = alice.start(sys.executable, "-c", HEARS, made, str(2 * START), stdout=subprocess.PIPE)
     assert program.stdout is not None
     assert program.stdout.readline() == "ready\n", story.log()
     node = daemon.child("node")
@@ -185,7 +186,7 @@ def test_a_flow_with_a_name_ends_with_the_node_that_knew_it(story: Story) -> Non
     os.kill(node, signal.SIGKILL)
     assert program.stdout.readline() == "ConnectionAbortedError\n", story.log()
     # And is had with the same name again, by another address.
-    assert eventually(lambda: told(story, "bob.example", 4) not in ("", made), 60), story.log()
+    assert eventually(lambda: told(story, "bob.example", 4) not in ("", made), START), story.log()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
